@@ -1,0 +1,87 @@
+"""Chance, given in: every number the kernel would draw comes from a `Choices` object.
+
+Each method is one kind of draw.  The default hashes (seed, kind, tuple, counter of that kind), so the same seed
+gives the same run on every Python version, and draws of one kind do not shift those of another.  To script a
+test or to model another generator, pass an object with the same methods to the engine.
+
+Where the kernel draws: nf_nat_core.c (get_random_u16 for the port offset), nf_conntrack_core.c (the chain
+limit, the connection id, the hash key), ip_fragment/ip6_output (identification of new fragments).
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Protocol
+
+
+class ChoiceSource(Protocol):
+    """What an engine asks; one method per kind of draw."""
+
+    def port_offset(self, key: bytes, proto: int) -> int:
+        """Where the search for a free port starts, 0..65535."""
+
+    def chain_limit(self, key: bytes) -> int:
+        """How far above the least chain limit this insertion's limit lies, 0..29."""
+
+    def connection_id(self, key: bytes, serial: int) -> int:
+        """The 32-bit id of the connection with original tuple `key`, the `serial`-th made."""
+
+    def fragment_id(self, key: bytes) -> int:
+        """The identification of new IPv6 fragments of the packet with tuple `key`, 1..2**32-1."""
+
+    def hash_secret(self) -> int:
+        """The 126-bit secret of the bucket hash; asked once per engine."""
+
+    def save(self) -> dict[str, int]:
+        """What a trial must put back."""
+
+    def restore(self, saved: dict[str, int]) -> None:
+        """Back to what `save` gave."""
+
+
+class Choices:
+    """The default: a keyed hash of kind, tuple and the kind's own counter."""
+
+    __slots__ = ("counters", "seed")
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.counters: dict[str, int] = {}
+
+    def draw(self, kind: str, key: bytes) -> int:
+        """The next 64-bit number of `kind` for `key`."""
+        count = self.counters.get(kind, 0)
+        self.counters[kind] = count + 1
+        return self._hash(kind, key, count)
+
+    def _hash(self, kind: str, key: bytes, count: int) -> int:
+        text = f"{self.seed}/{kind}/{count}/".encode() + key
+        return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+
+    def port_offset(self, key: bytes, proto: int) -> int:
+        """Uniform 0..65535."""
+        return self.draw("port_offset", key + bytes((proto,))) & 0xFFFF
+
+    def chain_limit(self, key: bytes) -> int:
+        """Uniform 0..29 (get_random_u32_below(MAX_CHAINLEN - MIN_CHAINLEN))."""
+        return self.draw("chain_limit", key) % 30
+
+    def connection_id(self, key: bytes, serial: int) -> int:
+        """A hash of the tuple and the serial number, so it does not matter when it is asked."""
+        return self._hash("connection_id", key, serial) & 0xFFFFFFFF
+
+    def fragment_id(self, key: bytes) -> int:
+        """Uniform 1..2**32-1 (ipv6_select_ident: never 0)."""
+        return self.draw("fragment_id", key) % 0xFFFFFFFF + 1
+
+    def hash_secret(self) -> int:
+        """From the seed alone."""
+        return (self._hash("hash_secret", b"high", 0) << 64 | self._hash("hash_secret", b"low", 0)) >> 2
+
+    def save(self) -> dict[str, int]:
+        """The counters of all kinds."""
+        return dict(self.counters)
+
+    def restore(self, saved: dict[str, int]) -> None:
+        """Back to `saved`."""
+        self.counters = dict(saved)

@@ -1,0 +1,229 @@
+"""One connection: two tuples, what its tracker remembers, and when it ends.
+
+Invariants (`Table.check` asserts them):
+    * `orig` never changes; `reply` is its inverse until NAT alters it, before confirmation, never after.
+    * CONFIRMED: both keys are in the table (a NAT_CLASH entry: only `reply`), or the connection is DYING.
+    * until confirmed `deadline` is a span (nanoseconds), from then on a point in time.
+
+Storage (docs/decisions/001): few slots; the tracker's state is one packed `bytes` or a small int, and a
+direction's packets and bytes are one int, so a connection is a handful of memory blocks and not dozens.
+What most connections lack (mark, zone, helper, master…) is in `Extra`, made when first needed.
+
+Sources: struct nf_conn and its extensions (nf_conntrack.h, nf_conntrack_extend.h).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from . import verdict
+from .choices import ChoiceSource
+from .sysctl import SECOND
+from .tuples import DEFAULT_ZONE, Tuple, Zone, family_of
+
+# `traffic` packs packets above and bytes below this bit: one addition counts both.
+PACKET: Final = 1 << 64
+_BYTES: Final = PACKET - 1
+
+_STATE_NAMES: dict[int, tuple[str, ...]] = {}
+
+
+def name_states(proto: int, names: tuple[str, ...]) -> None:
+    """Tell the records how the states of `proto` are called (the trackers do, once, at import)."""
+    _STATE_NAMES[proto] = names
+
+
+class Home(Protocol):
+    """What a connection knows of the table it lives in."""
+
+    now: int
+    choices: ChoiceSource
+
+
+class Extra:
+    """The rarely needed rest of a connection."""
+
+    __slots__ = ("end", "end_reason", "helper", "mark", "master", "out_iface", "timeouts", "zone")
+
+    def __init__(self) -> None:
+        self.mark: int = 0
+        self.zone: Zone = DEFAULT_ZONE
+        self.helper: str = ""
+        self.master: Conn | None = None
+        self.timeouts: tuple[int, ...] | None = None  # a timeout policy instead of the sysctls
+        self.out_iface: str | None = None  # where a masqueraded connection leaves
+        self.end: int = 0
+        self.end_reason: str = ""
+
+    def copy(self) -> Extra:
+        """Another with the same values."""
+        other = Extra()
+        for name in Extra.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
+
+
+_NO_EXTRA: Final = Extra()
+
+
+class Conn:
+    """A tracked connection.  Users read it; only the engine writes it.
+
+    orig, reply    keys of the two directions (see `tuples`)
+    proto, state   protocol number, tracker's state
+    status         bits of `verdict`: SEEN_REPLY, ASSURED, …
+    deadline       ns; a span until CONFIRMED
+    memory         what the tracker remembers
+    traffic_orig,  packets * PACKET + bytes; -1 without accounting
+    traffic_reply
+    serial         order of creation              buckets     the two directions' places in the table
+    start          ns, 0 without timestamping     pending     event bits not yet sent; -1: never any
+    """
+
+    __slots__ = (
+        "buckets",
+        "deadline",
+        "extra",
+        "home",
+        "memory",
+        "orig",
+        "pending",
+        "proto",
+        "reply",
+        "serial",
+        "start",
+        "state",
+        "status",
+        "traffic_orig",
+        "traffic_reply",
+    )
+
+    def __init__(self, home: Home, orig: bytes, reply: bytes, proto: int, serial: int) -> None:
+        self.home = home
+        self.orig = orig
+        self.reply = reply
+        self.proto = proto
+        self.state: int = 0
+        self.status: int = 0
+        self.deadline: int = 0
+        self.memory: bytes | int | None = None
+        self.traffic_orig: int = -1
+        self.traffic_reply: int = -1
+        self.serial = serial
+        self.buckets: int = -1
+        self.start: int = 0
+        self.pending: int = -1
+        self.extra: Extra = _NO_EXTRA
+
+    def own_extra(self) -> Extra:
+        """The connection's own `Extra`, to be written to."""
+        if self.extra is _NO_EXTRA:
+            self.extra = Extra()
+        return self.extra
+
+    # --- what people ask -------------------------------------------------------------------------------
+
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        return family_of(self.orig)
+
+    @property
+    def id(self) -> int:
+        """The 32-bit connection id, stable for life."""
+        return self.home.choices.connection_id(self.orig, self.serial)
+
+    @property
+    def original(self) -> Tuple:
+        """The tuple of the first packet's direction."""
+        return Tuple.from_key(self.orig, self.proto)
+
+    @property
+    def answer(self) -> Tuple:
+        """The tuple by which answers are recognised (the kernel's reply tuple)."""
+        return Tuple.from_key(self.reply, self.proto)
+
+    @property
+    def state_name(self) -> str:
+        """The protocol state's name, "" for protocols without states."""
+        names = _STATE_NAMES.get(self.proto)
+        return names[self.state] if names else ""
+
+    @property
+    def packets(self) -> tuple[int, int]:
+        """Packets counted in original and reply direction (0, 0 without accounting)."""
+        return (max(self.traffic_orig, 0) >> 64, max(self.traffic_reply, 0) >> 64)
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """IP octets counted in original and reply direction (0, 0 without accounting)."""
+        return (max(self.traffic_orig, 0) & _BYTES, max(self.traffic_reply, 0) & _BYTES)
+
+    def timeout(self, now: int | None = None) -> int:
+        """Whole seconds left at `now` (ns; None: the engine's last time), rounded down, never below 0."""
+        if not self.status & verdict.CONFIRMED:
+            return self.deadline // SECOND
+        return max(self.deadline - (self.home.now if now is None else now), 0) // SECOND
+
+    def to_dict(self, now: int | None = None) -> dict[str, Any]:
+        """The "conn" shape of docs/records.schema.json at `now` (ns; None: the engine's last time)."""
+        extra = self.extra
+        one_way = extra.zone.directions != 3
+        orig = self.original.to_dict(one_way and extra.zone.directions == 1)
+        reply = self.answer.to_dict(one_way and extra.zone.directions == 2)
+        out: dict[str, Any] = {"family": self.family, "proto": self.proto, "orig": orig, "reply": reply}
+        out["status"] = verdict.status_names(self.status)
+        if self.state_name:
+            out["state"] = self.state_name
+        out["timeout"] = self.timeout(now)
+        if self.traffic_orig >= 0:
+            out["packets"] = list(self.packets)
+            out["bytes"] = list(self.bytes)
+        out["mark"] = extra.mark
+        out["zone"] = extra.zone.id if not one_way else 0
+        out["id"] = self.id
+        if extra.helper:
+            out["helper"] = extra.helper
+        if extra.master is not None:
+            out["master"] = extra.master.original.to_dict()
+        if self.start:
+            out["start"] = decimal_time(self.start)
+        if extra.end_reason:
+            out["end"] = decimal_time(extra.end)
+            out["end_reason"] = extra.end_reason
+        nat = [name for bit, name in ((verdict.SRC_NAT, "snat"), (verdict.DST_NAT, "dnat")) if self.status & bit]
+        if nat:
+            out["nat"] = nat
+        return out
+
+    def __repr__(self) -> str:
+        return (
+            f"<Conn {self.original} state={self.state_name or '-'} {'|'.join(verdict.status_names(self.status))}>"
+        )
+
+    # --- the trial journal -----------------------------------------------------------------------------
+
+    def save(self) -> tuple[Any, ...]:
+        """All slots (for `journal.Journal`)."""
+        saved = tuple(getattr(self, name) for name in _SAVED)
+        return (*saved, self.extra if self.extra is _NO_EXTRA else self.extra.copy())
+
+    def restore(self, saved: tuple[Any, ...]) -> None:
+        """Back to `saved`."""
+        for name, value in zip(_SAVED, saved, strict=False):
+            setattr(self, name, value)
+        self.extra = saved[-1]
+
+
+_SAVED: Final = tuple(name for name in Conn.__slots__ if name not in ("home", "extra"))
+
+
+def decimal_time(time: int) -> str:
+    """Nanoseconds since the epoch as decimal seconds: six digits, nine where they are needed.
+
+    >>> decimal_time(1_700_000_000_250_000_000), decimal_time(1_000_000_001)
+    ('1700000000.250000', '1.000000001')
+    """
+    seconds, fraction = divmod(time, SECOND)
+    text = f"{fraction:09d}"
+    return f"{seconds}.{text[:6] if text.endswith('000') else text}"

@@ -1,0 +1,124 @@
+"""Replay: a capture through an engine, frame by frame, and the translated capture out again.
+
+    frame ─► link header ─► vantage ─► engine ─► vantage check ─► frame in its own link header ─► writer
+              not IP: passes unchanged, counted by ethertype
+
+`Replay.steps` yields one `Step` per frame, in order, in bounded memory; whatever consumes it (the command line,
+a test, a program) sees every packet exactly once.  Time is the capture's; the frame's own timestamp and link
+header travel through untouched.  Dropped packets are not written, nor fragments that never became whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..engine import Engine
+from ..outcome import Outcome
+from ..tuples import destination
+from ..verdict import ACCEPT
+from ..wire import link
+from ..wire.packet import parse
+from .capture import CaptureReader, CaptureWriter, Frame, open_capture
+from .vantage import GATEWAY, INSIDE, Vantage
+
+
+class Step(NamedTuple):
+    """One frame's way: its number (from 1), itself, its ethertype (0: none), and the outcome (None: not IP)."""
+
+    number: int
+    frame: Frame
+    ethertype: int
+    outcome: Outcome | None
+
+
+class Replay:
+    """Drives `engine` with the frames of `reader`; writes to `writer` if there is one.
+
+    not_ip   frames that are not IP, by ethertype (0: none); short  frames too short for their link header
+    written  frames written
+    """
+
+    __slots__ = ("_engine", "_reader", "_vantage", "_writer", "frames", "not_ip", "short", "written")
+
+    def __init__(
+        self,
+        reader: CaptureReader,
+        engine: Engine,
+        vantage: Vantage | None = None,
+        writer: CaptureWriter | None = None,
+    ) -> None:
+        self._reader = reader
+        self._engine = engine
+        self._vantage = Vantage(engine, GATEWAY) if vantage is None else vantage
+        self._writer = writer
+        self.frames = 0
+        self.short = 0
+        self.written = 0
+        self.not_ip: Counter[int] = Counter()
+
+    def steps(self) -> Iterator[Step]:
+        """Process every frame; see `Step`."""
+        for frame in self._reader:
+            self.frames += 1
+            linktype = self._reader.linktype(frame.interface)
+            offset, ethertype = link.locate(linktype, frame.data)
+            if offset < 0:
+                self.short += 1
+            elif ethertype not in (link.ETHERTYPE_IPV4, link.ETHERTYPE_IPV6):
+                self.not_ip[ethertype] += 1
+            else:
+                outcome = self._packet(frame, linktype, offset)
+                yield Step(self.frames, frame, ethertype, outcome)
+                continue
+            self._write(frame, frame.data, frame.wire_length)
+            yield Step(self.frames, frame, ethertype, None)
+
+    def _packet(self, frame: Frame, linktype: int, offset: int) -> Outcome:
+        data = frame.data[offset:]
+        wire_length = max(frame.wire_length - offset, len(data))
+        vantage = self._vantage
+        interface = self._reader.interfaces[frame.interface].name or None
+        readdressed = vantage.readdress(data, wire_length)
+        given = data if readdressed is None else readdressed
+        outcome = self._engine.process(given, frame.time, iface=interface, wire_length=wire_length)
+        vantage.note(outcome.conn)
+        consumed = parse(data, wire_length).end
+        packets = outcome.packets
+        if readdressed is not None:
+            if outcome.verdict == ACCEPT:
+                vantage.compare(data[:consumed], packets)
+            packets = (readdressed,) if packets else ()
+        for packet in packets:
+            if packet == data[:consumed]:
+                self._write(frame, frame.data, frame.wire_length)
+            else:
+                whole = link.reframe(linktype, frame.data, offset, packet, consumed)
+                missing = frame.wire_length - len(frame.data) if len(packet) == consumed else 0
+                self._write(frame, whole, len(whole) + missing)
+        return outcome
+
+    def _write(self, frame: Frame, data: bytes, wire_length: int) -> None:
+        if self._writer is not None:
+            self._writer.write(frame, data, wire_length)
+            self.written += 1
+
+
+def guess_view(path: str, public: Sequence[bytes], limit: int = 0) -> str:
+    """`inside` if no packet of the capture is addressed to one of the `public` addresses, else `gateway`.
+
+    Reads the capture once up to the first such packet (`limit` frames at most, 0: all).  Raises CaptureError.
+    """
+    wanted = frozenset(public)
+    with open_capture(path) as reader:
+        for number, frame in enumerate(reader):
+            if limit and number >= limit:
+                break
+            offset, ethertype = link.locate(reader.linktype(frame.interface), frame.data)
+            if offset < 0 or ethertype not in (link.ETHERTYPE_IPV4, link.ETHERTYPE_IPV6):
+                continue
+            key = parse(frame.data[offset:]).key
+            if key and destination(key) in wanted:
+                return GATEWAY
+    return INSIDE

@@ -1,0 +1,729 @@
+"""The engine: the picture as code.
+
+               gc step (packet time)
+                    │
+ bytes ─► defragment ─► parse ─► tuple ─► lookup ───────► track ────► translate ─► confirm ─► bytes + verdict
+          wire/*        wire/*   tuples   table          trackers/*     nat/*       table
+                                            │ miss                         ▲
+                                            └─► expectation? ─► new conn ──┘
+
+`process` is the forwarding path of a box without rules, PREROUTING to POSTROUTING.  It is made of public steps
+that a box with rules calls one by one from its hooks:
+
+    receive(packet, now)                        -> Packet or the reason it is held: defragment, parse
+    enter(packet, hook, zone)                   -> conn, ctinfo
+    translate(conn, ctinfo, packet, manip, …)   -> the packet rewritten, or dropped
+    leave(conn, ctinfo, packet)                 -> confirmed (or dropped), events sent
+
+Bad bytes never raise: they become INVALID, with a reason and a counter, and travel on unchanged.  Only a wrong
+argument raises.  No socket, clock, thread or random number is used: time, seed and choices are given in.
+
+Sources: nf_conntrack_core.c (nf_conntrack_in, resolve_normal_ct, init_conntrack, __nf_conntrack_confirm,
+nf_ct_resolve_clash), nf_nat_core.c (nf_nat_inet_fn) of Linux 6.18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Any, Final
+
+from . import reasons, show, verdict
+from .choices import Choices, ChoiceSource
+from .conn import PACKET, Conn
+from .events import EventStream, event_of
+from .expiry import EagerGc, LinuxGc
+from .journal import Journal
+from .nat import rewrite
+from .nat.choose import DONE, Chooser
+from .nat.ranges import null_binding
+from .nat.rules import CompiledRule, NatRule
+from .outcome import Outcome
+from .stats import Stats
+from .sysctl import SECOND, Settings, Sysctl
+from .table import TIMEOUT, Table, direction_of
+from .trackers import AGAIN, BAD, GONE, KILL, icmp, icmpv6
+from .trackers.table import TRACKERS
+from .tuples import DEFAULT_ZONE, Zone, bare, destination, invert, zoned
+from .verdict import (
+    CONFIRMED,
+    DROP,
+    DST,
+    DYING,
+    ESTABLISHED,
+    ESTABLISHED_REPLY,
+    EVENT_NEW,
+    EVENT_RELATED,
+    EVENT_REPLY,
+    EXPECTED,
+    FIXED_TIMEOUT,
+    HELD,
+    ICMP,
+    ICMPV6,
+    INVALID,
+    NAT_CLASH,
+    NEW,
+    ORIGINAL,
+    POSTROUTING,
+    PREROUTING,
+    RELATED,
+    RELATED_REPLY,
+    REPLY,
+    SEEN_REPLY,
+    SRC,
+    UNTRACKED,
+)
+from .wire.checksum import PARTIAL, UNKNOWN
+from .wire.packet import Packet, parse, quoted
+from .wire.reassembly import Limits, Reassembler, refragment
+
+_CLASH_TIMEOUT: Final = SECOND  # how long the loser of a clash may be answered
+_QUIRKS: Final = frozenset(("udplite",))
+
+
+def nanoseconds(now: float) -> int:
+    """`now` as int nanoseconds: an int is taken as nanoseconds, a float as seconds."""
+    return now if isinstance(now, int) else round(now * 1e9)
+
+
+class Engine:
+    """Tracks and translates packets as Linux 6.18 does; see the module's picture.
+
+    nat        NAT rules (`Snat`, `Dnat`, `Masquerade`, `Redirect`, `Netmap`); None: no NAT hooks at all, so that
+               not even the null binding can change a port
+    sysctl     initial values by full or bare name; `engine.sysctl` changes them while running
+    seed       of every choice the kernel would draw; `choices` replaces the drawing itself
+    gc         "linux": expired entries go when met or swept, at the kernel's pace; "eager": at their deadline
+    defragment False: fragments are not gathered (they are then INVALID, all but the first)
+    quirks     {"udplite": False} verifies UDP-Lite as RFC 3828 says instead of as Linux does
+
+    Raises ValueError, quoting the text, for a bad rule, sysctl, gc or quirk.
+
+    >>> engine = Engine(seed=7)
+    >>> syn = bytes.fromhex("4500002800010000400600000a000002c000020104d20050000003e80000000050022000c8cb0000")
+    >>> engine.process(syn, 0.0).ctinfo
+    'NEW'
+    >>> print(engine.listing())
+    tcp      6 120 SYN_SENT src=10.0.0.2 dst=192.0.2.1 sport=1234 dport=80 [UNREPLIED] src=192.0.2.1 dst=10.0.0.2 sport=80 dport=1234 mark=0 use=1
+    """  # noqa: E501
+
+    def __init__(
+        self,
+        nat: Sequence[NatRule] | None = None,
+        sysctl: Mapping[str, int | str] | None = None,
+        seed: int = 0,
+        *,
+        choices: ChoiceSource | None = None,
+        gc: str = "linux",
+        defragment: bool = True,
+        quirks: Mapping[str, bool] | None = None,
+    ) -> None:
+        unknown = set(quirks or ()) - _QUIRKS
+        if unknown:
+            raise ValueError(f"unknown quirk {sorted(unknown)[0]!r}")
+        if gc not in ("linux", "eager"):
+            raise ValueError(f"gc {gc!r} is neither 'linux' nor 'eager'")
+        self.sysctl = Sysctl(sysctl)
+        self.stats = Stats()
+        self.on_end: Callable[[Conn], None] | None = None
+        self.defragment = defragment
+        self._quirk = bool((quirks or {}).get("udplite", True))
+        self._choices: ChoiceSource = Choices(seed) if choices is None else choices
+        self._table = Table(self._choices, self.sysctl["nf_conntrack_buckets"])
+        self._table.deleted = self._deleted
+        self._gc: LinuxGc | EagerGc = LinuxGc(self._table, TRACKERS) if gc == "linux" else EagerGc(self._table)
+        self._eager = gc == "eager"
+        self._reassembler = Reassembler()
+        self._events: EventStream | None = None
+        self._now = 0
+        self._ended_at = -1
+        self.sysctl.count = self._count
+        self.sysctl.changed = self._sysctl_changed
+        self._sysctl_changed("")
+        self._rules: tuple[CompiledRule, ...] | None = None
+        self._chooser = Chooser(self._table, self._choices, self.stats)
+        if nat is not None:
+            self._rules = tuple(CompiledRule(rule) for rule in nat)
+
+    # --- the main call ---------------------------------------------------------------------------------
+
+    def process(
+        self,
+        packet: bytes,
+        now: float,
+        *,
+        iface: str | None = None,
+        out_iface: str | None = None,
+        wire_length: int | None = None,
+    ) -> Outcome:
+        """One packet through the whole pipeline.
+
+        packet       L3 octets (IPv4 or IPv6); link padding behind them is cut off
+        now          capture or wall time: int nanoseconds or float seconds.  It never runs backwards: an earlier
+                     time counts as the latest seen, and in `stats.time_backwards`
+        iface, out_iface  interface names for rules that ask for them
+        wire_length  octets on the wire, where a snap length cut the packet
+        """
+        self.advance(now)
+        self.stats.packets += 1
+        parsed = parse(packet, wire_length)
+        if parsed.fragment and self.defragment and parsed.fault != reasons.IP_TRUNCATED:
+            whole, reason = self._reassembler.push(parsed, self._now, 0, self._limits)
+            if whole is None:
+                parsed.fault = reason
+                return Outcome(parsed, (), HELD, None, -1, self._now, iface)
+            parsed = whole
+        conn, ctinfo = self.enter(parsed)
+        if parsed.verdict != DROP and conn is not None:
+            self.translate(conn, ctinfo, parsed, DST, PREROUTING, iface, out_iface)
+            if parsed.verdict != DROP:
+                self.translate(conn, ctinfo, parsed, SRC, POSTROUTING, iface, out_iface)
+            if parsed.verdict != DROP:
+                conn = self.leave(conn, ctinfo, parsed)
+            else:
+                self.drop(conn)
+        if parsed.verdict == DROP:
+            return Outcome(parsed, (), DROP, conn, ctinfo, self._now, iface)
+        packets: tuple[bytes, ...]
+        if parsed.pieces is None:
+            packets = (bytes(parsed.data),)
+        else:
+            packets = refragment(parsed, self._choices.fragment_id(parsed.key))
+        return Outcome(parsed, packets, verdict.ACCEPT, conn, ctinfo, self._now, iface)
+
+    # --- the steps -------------------------------------------------------------------------------------
+
+    def advance(self, now: float) -> int:
+        """Let time pass up to `now` (gc, reassembly timeouts); the engine's time in ns afterwards."""
+        time = nanoseconds(now)
+        if time < self._now:
+            # captures do run backwards; nothing inside does
+            self.stats.time_backwards += 1
+            time = self._now
+        self._gc.run(time, self._settings)
+        self._now = self._table.now = time
+        self._reassembler.expire(time)
+        return time
+
+    def enter(self, packet: Packet, hook: int = PREROUTING, zone: Zone = DEFAULT_ZONE) -> tuple[Conn | None, int]:
+        """Find or make the packet's connection and judge it: (connection, ctinfo).
+
+        INVALID and UNTRACKED packets have no connection.  A refusal sets `packet.verdict` to DROP.
+        """
+        if packet.fault:
+            return self._invalid(packet, packet.fault)
+        proto = packet.proto
+        tracker = TRACKERS[proto]
+        verify = self._settings.checksum and hook == PREROUTING
+        if proto == ICMP or proto == ICMPV6:
+            right_family = packet.family == (4 if proto == ICMP else 6)
+            if right_family:
+                reason = tracker.check(packet, verify, self._settings)
+                self._note_checksum(packet)
+                if reason:
+                    return self._invalid(packet, reason)
+                special = self._error_or_untracked(packet, zone)
+                if special is not None:
+                    return special
+        else:
+            right_family = True
+        table = self._table
+        while True:
+            conn, direction = self._look_up(packet.key, proto, zone)
+            fresh = conn is None
+            if conn is None:
+                reply = invert(packet.key, proto)
+                if not reply:
+                    packet.numbers = (packet.key[-2],)
+                    return self._invalid(packet, reasons.NOT_INVERTIBLE)
+                conn = self._allocate(packet, reply, zone)
+                if conn is None:
+                    return None, INVALID
+                ctinfo = RELATED if conn.status & EXPECTED else NEW
+            elif direction == REPLY:
+                ctinfo = ESTABLISHED_REPLY
+            elif conn.status & SEEN_REPLY:
+                ctinfo = ESTABLISHED
+            else:
+                ctinfo = RELATED if conn.status & EXPECTED else NEW
+            if table.journal is not None:
+                table.journal.touch(conn)
+            outcome, reason = self._track(conn, direction, packet, fresh, verify, right_family)
+            if outcome == BAD or outcome == GONE:
+                if fresh:
+                    table.release(conn)
+                if outcome == GONE:
+                    packet.verdict = DROP
+                    self.stats.drop += 1
+                return self._invalid(packet, reason)
+            if outcome != AGAIN:
+                break
+            self._ended_at = self._now
+            table.delete(conn, "reopen")
+        if outcome == KILL:
+            self._ended_at = self._now
+            table.delete(conn, "rst")
+        if direction == REPLY and not conn.status & SEEN_REPLY:
+            conn.status |= SEEN_REPLY
+            if conn.pending >= 0:
+                conn.pending |= EVENT_REPLY
+        return conn, ctinfo
+
+    def translate(
+        self,
+        conn: Conn,
+        ctinfo: int,
+        packet: Packet,
+        manip: int,
+        hook: int,
+        iface: str | None = None,
+        out_iface: str | None = None,
+    ) -> None:
+        """The NAT hook `hook`, manipulation `manip` (SRC or DST): decide if undecided, then rewrite."""
+        rules = self._rules
+        if rules is None:
+            return
+        direction = REPLY if ctinfo == ESTABLISHED_REPLY or ctinfo == RELATED_REPLY else ORIGINAL
+        if (ctinfo == RELATED or ctinfo == RELATED_REPLY) and packet.proto in (ICMP, ICMPV6):
+            reason = rewrite.translate_error(packet, conn, manip, direction)
+        else:
+            if ctinfo >= RELATED and ctinfo != ESTABLISHED_REPLY and not conn.status & DONE[manip]:
+                self._decide(conn, rules, manip, iface, out_iface)
+            elif hook == POSTROUTING and conn.extra.out_iface is not None and direction == ORIGINAL:
+                if out_iface is not None and out_iface != conn.extra.out_iface:
+                    self._ended_at = self._now
+                    self._table.delete(conn, "interface")
+                    packet.verdict = DROP
+                    packet.fault = reasons.MASQUERADE_INTERFACE
+                    return
+            if not rewrite.changes(conn, manip, direction):
+                return
+            reason = rewrite.translate(packet, conn, manip, direction)
+        if reason:
+            packet.verdict = DROP
+            packet.fault = reason
+
+    def leave(self, conn: Conn, ctinfo: int, packet: Packet) -> Conn:
+        """The last step before a packet leaves: confirm a new connection, send what events have gathered.
+
+        Returns the packet's connection, which is another one when a clash was resolved.
+        """
+        if not conn.status & (CONFIRMED | DYING):
+            conn = self._confirm(conn, packet)
+        if conn.pending > 0 and not conn.status & DYING:
+            self._send(conn, "NEW" if conn.pending & (EVENT_NEW | EVENT_RELATED) else "UPDATE", conn.pending)
+            conn.pending = 0
+        return conn
+
+    def drop(self, conn: Conn) -> None:
+        """The packet was dropped on its way: an unconfirmed connection goes with it and leaves nothing."""
+        if not conn.status & (CONFIRMED | DYING):
+            self._table.release(conn)
+            self._chooser.forget(conn)
+
+    # --- parts of `enter` ------------------------------------------------------------------------------
+
+    def _look_up(self, key: bytes, proto: int, zone: Zone) -> tuple[Conn | None, int]:
+        """(connection, direction) for a packet's tuple in `zone`."""
+        table = self._table
+        if zone is DEFAULT_ZONE:
+            conn = table.find(key, proto)
+            return conn, ORIGINAL if conn is None else direction_of(conn, key)
+        tried = -1
+        for look_in in (zone.effective(ORIGINAL), zone.effective(REPLY)):
+            if look_in != tried:
+                tried = look_in
+                zoned_key = zoned(key, look_in)
+                conn = table.find(zoned_key, proto)
+                if conn is not None:
+                    direction = direction_of(conn, zoned_key)
+                    if zone.effective(direction) == look_in:
+                        return conn, direction
+        return None, ORIGINAL
+
+    def _allocate(self, packet: Packet, reply: bytes, zone: Zone) -> Conn | None:
+        """A new connection, before its protocol has looked at the packet [init_conntrack]; None: table full."""
+        table = self._table
+        settings = self._settings
+        orig = zoned(packet.key, zone.effective(ORIGINAL))
+        if settings.max_connections and table.count >= settings.max_connections:
+            self._ended_at = self._now
+            victims = table.early_drop(orig, packet.proto)
+            if not victims:
+                self._gc.armed = True
+                self.stats.drop += 1
+                packet.verdict = DROP
+                packet.fault = reasons.TABLE_FULL
+                packet.numbers = (table.count, settings.max_connections)
+                return None
+            self.stats.early_drop += victims
+        conn = table.allocate(orig, zoned(reply, zone.effective(REPLY)), packet.proto)
+        if settings.acct:
+            conn.traffic_orig = conn.traffic_reply = 0
+        if settings.events == 1 or (settings.events == 2 and self._events is not None):
+            conn.pending = 0
+        if zone is not DEFAULT_ZONE:
+            conn.own_extra().zone = zone
+        return conn
+
+    def _track(
+        self, conn: Conn, direction: int, packet: Packet, fresh: bool, verify: bool, right_family: bool
+    ) -> tuple[int, str]:
+        """The protocol's judgement, applied to the connection: (tracker verdict, reason)."""
+        proto = packet.proto
+        tracker = TRACKERS[proto]
+        settings = self._settings
+        if not right_family:
+            packet.numbers = (proto,)
+            return BAD, reasons.WRONG_FAMILY
+        if proto != ICMP and proto != ICMPV6:
+            reason = tracker.check(packet, verify, settings)
+            self._note_checksum(packet)
+            if reason:
+                return BAD, reason
+        if not conn.status & CONFIRMED and fresh:
+            reason, memory = tracker.begin(packet, settings)
+            if reason:
+                return BAD, reason
+            conn.memory = memory
+        timeouts = conn.extra.timeouts or settings.timeouts[proto]
+        outcome, state, timeout, status, events, reason, memory = tracker.track(
+            conn.memory,
+            conn.state,
+            conn.status,
+            direction,
+            packet,
+            self._now,
+            conn.deadline,
+            timeouts,
+            settings,
+        )
+        conn.state = state
+        conn.memory = memory
+        if status:
+            conn.status |= status
+        if events and conn.pending >= 0:
+            conn.pending |= events
+        if outcome == BAD:
+            if timeout >= 0:
+                self._refresh(conn, timeout)
+            return BAD, reason
+        if timeout >= 0 or outcome == KILL:
+            packet.counted = True
+            if conn.traffic_orig >= 0:
+                if direction:
+                    conn.traffic_reply += PACKET + packet.length
+                else:
+                    conn.traffic_orig += PACKET + packet.length
+            if timeout >= 0:
+                self._refresh(conn, timeout)
+        elif reason and outcome != AGAIN:
+            packet.fault = reason
+        return outcome, reason
+
+    def _refresh(self, conn: Conn, timeout: int) -> None:
+        if not conn.status & CONFIRMED:
+            conn.deadline = timeout
+        elif not conn.status & FIXED_TIMEOUT:
+            deadline = self._now + timeout
+            sooner = deadline < conn.deadline
+            conn.deadline = deadline
+            if sooner and self._eager:
+                self._gc.watch(conn)
+
+    def _error_or_untracked(self, packet: Packet, zone: Zone) -> tuple[Conn | None, int] | None:
+        """ICMP errors find the connection they quote; some ICMPv6 is nobody's.  None: ordinary tracking."""
+        data, l4 = packet.data, packet.l4
+        kind = data[l4]
+        if packet.proto == ICMP:
+            if kind not in icmp.ERRORS:
+                return None
+            at = l4 + icmp.QUOTE_AT
+        else:
+            if kind in icmpv6.UNTRACKED_TYPES:
+                packet.fault = reasons.ICMPV6_UNTRACKED
+                packet.numbers = (kind,)
+                return None, UNTRACKED
+            at, reason = icmpv6.quote_offset(packet)
+            if reason:
+                return self._invalid(packet, reason)
+            if at == 0:
+                return None
+        proto, _, quote = quoted(data, packet.family, at, packet.end)
+        inverted = invert(quote, proto) if quote else b""
+        if not inverted:
+            packet.numbers = (kind,)
+            return self._invalid(packet, reasons.CUT if packet.end < packet.length else reasons.ICMP_ERROR_QUOTE)
+        conn, direction = self._look_up(inverted, proto, zone)
+        if conn is None:
+            packet.numbers = (kind,)
+            return self._invalid(packet, reasons.ICMP_ERROR_UNKNOWN)
+        outer, inner = destination(packet.key), destination(inverted)
+        if outer != inner:
+            packet.numbers = (str(ip_address(outer)), str(ip_address(inner)))
+            return self._invalid(packet, reasons.ICMP_ERROR_OUTER)
+        packet.fault = reasons.RELATED_ERROR
+        packet.numbers = (kind, data[l4 + 1])
+        return conn, RELATED_REPLY if direction == REPLY else RELATED
+
+    def _invalid(self, packet: Packet, reason: str) -> tuple[None, int]:
+        packet.fault = reason
+        if reasons.REASONS[reason].counter == "error":
+            self.stats.error += 1
+        else:
+            self.stats.invalid += 1
+        return None, INVALID
+
+    def _note_checksum(self, packet: Packet) -> None:
+        if packet.checksum == PARTIAL:
+            self.stats.left_to_card += 1
+        elif packet.checksum == UNKNOWN:
+            self.stats.unverified += 1
+
+    # --- parts of `translate` and `leave` --------------------------------------------------------------
+
+    def _decide(
+        self,
+        conn: Conn,
+        rules: tuple[CompiledRule, ...],
+        manip: int,
+        iface: str | None,
+        out_iface: str | None,
+    ) -> None:
+        """Ask the rules of `manip`, else bind to what the packet has."""
+        key = invert(bare(conn.reply), conn.proto)
+        for rule in rules:
+            if rule.manip == manip:
+                nat_range = rule.range_for(key, conn.proto, iface, out_iface)
+                if nat_range is not None:
+                    self._chooser.setup(conn, nat_range, manip)
+                    if rule.masquerade and out_iface is not None:
+                        conn.own_extra().out_iface = out_iface
+                    return
+        self._chooser.setup(conn, null_binding(key, manip), manip)
+
+    def _confirm(self, conn: Conn, packet: Packet) -> Conn:
+        """Put a new connection into the table [__nf_conntrack_confirm], or find that it cannot go in."""
+        table = self._table
+        by_key = table.by_protocol[conn.proto]
+        existing = by_key.get(conn.orig)
+        if existing is None:
+            existing = by_key.get(conn.reply)
+        if existing is not None:
+            return self._clash(conn, existing, packet)
+        length, limit = table.insert(conn)
+        if limit:
+            self.stats.chaintoolong += 1
+            self._refuse(conn, packet, reasons.CHAIN_TOO_LONG)
+            packet.numbers = (length, limit)
+            return conn
+        self._enlist(conn, EVENT_RELATED if conn.extra.master is not None else EVENT_NEW)
+        return conn
+
+    def _enlist(self, conn: Conn, event: int) -> None:
+        """What changes with confirmation: the deadline becomes a point in time."""
+        conn.deadline += self._now
+        conn.status |= CONFIRMED
+        if self._settings.timestamp:
+            conn.start = self._now
+        if conn.pending >= 0:
+            conn.pending |= event
+        if self._eager:
+            self._gc.watch(conn)
+
+    def _refuse(self, conn: Conn, packet: Packet, reason: str) -> None:
+        self.stats.insert_failed += 1
+        packet.verdict = DROP
+        packet.fault = reason
+        packet.counted = False
+        self.drop(conn)
+
+    def _clash(self, conn: Conn, existing: Conn, packet: Packet) -> Conn:
+        """Another connection has the tuple [nf_ct_resolve_clash]: the same flow, a short life, or a drop."""
+        table = self._table
+        if TRACKERS[conn.proto].allow_clash:
+            same = existing.orig == conn.orig and existing.reply == conn.reply
+            mirror = existing.orig == conn.reply and existing.reply == conn.orig
+            if same or mirror:
+                if existing.traffic_orig >= 0:
+                    if same:
+                        existing.traffic_orig += PACKET + packet.length
+                    else:
+                        existing.traffic_reply += PACKET + packet.length
+                self.drop(conn)
+                self.stats.clash_resolve += 1
+                return existing
+            if conn.reply not in table.by_protocol[conn.proto]:
+                conn.status |= NAT_CLASH | FIXED_TIMEOUT
+                conn.deadline = _CLASH_TIMEOUT
+                if not table.insert(conn, reply_only=True)[1]:
+                    self._enlist(conn, 0)
+                    self.stats.clash_resolve += 1
+                    return conn
+        self.stats.drop += 1
+        self._refuse(conn, packet, reasons.CLASH)
+        return conn
+
+    # --- endings ---------------------------------------------------------------------------------------
+
+    def _deleted(self, conn: Conn, reason: str) -> None:
+        """The table has let a connection go."""
+        self._chooser.forget(conn)
+        table = self._table
+        if table.journal is None and self.on_end is not None:
+            extra = conn.own_extra()
+            extra.end = conn.deadline if reason == TIMEOUT else table.now
+            extra.end_reason = reason
+            self.on_end(conn)
+        if conn.pending >= 0:
+            self._send(conn, "DESTROY", verdict.EVENT_DESTROY)
+
+    def _send(self, conn: Conn, kind: str, bits: int) -> None:
+        if self._events is not None:
+            self._events.append(event_of(conn, kind, bits, self._table.now))
+
+    def flush(self) -> int:
+        """`conntrack -F`: end every connection; how many there were."""
+        conns = list(self._table)
+        for conn in conns:
+            self._table.delete(conn, "flush")
+        return len(conns)
+
+    def reap(self) -> int:
+        """End every expired connection that nobody has met yet, as a dump does; how many there were."""
+        expired = [conn for conn in self._table if conn.deadline <= self._now]
+        for conn in expired:
+            self._table.delete(conn, TIMEOUT)
+        return len(expired)
+
+    # --- looking ---------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """The latest time seen, ns."""
+        return self._now
+
+    @property
+    def events(self) -> EventStream:
+        """The stream of events; asking for it is becoming a listener (`nf_conntrack_events` 2 needs one)."""
+        if self._events is None:
+            self._events = EventStream()
+        return self._events
+
+    def conns(self) -> Iterator[Conn]:
+        """The live connections, in order of creation."""
+        now = self._now
+        return iter([conn for conn in self._table if conn.deadline > now])
+
+    def find(self, key: bytes, proto: int) -> Conn | None:
+        """The live connection with tuple `key` (packed, see `tuples`) in either direction; touches nothing."""
+        conn = self._table.by_protocol[proto].get(key)
+        return conn if conn is not None and conn.deadline > self._now else None
+
+    def count(self) -> int:
+        """`conntrack -C`: entries in the table, expired ones that nobody has met yet included."""
+        return self._count()
+
+    def _count(self) -> int:
+        return self._table.count
+
+    def listing(self, *, extended: bool = False, show_id: bool = False) -> str:
+        """The lines of `conntrack -L`, in order of creation, without the closing newline.
+
+        As in the kernel a dump is a meeting: expired entries end here.
+        """
+        self.reap()
+        return "\n".join(
+            show.listing_line(conn.to_dict(), extended=extended, show_id=show_id, now=self._now)
+            for conn in self._table
+            if not conn.status & NAT_CLASH
+        )
+
+    def check(self) -> None:
+        """Assert every invariant (for tests; walks everything)."""
+        self._table.check()
+        assert self._table.count == sum(1 for _ in self._table), "an unconfirmed connection was left behind"
+        self._chooser.check(self._table.count)
+        self._reassembler.check()
+
+    # --- settings --------------------------------------------------------------------------------------
+
+    def _sysctl_changed(self, name: str) -> None:
+        sysctl = self.sysctl
+        self._settings = Settings(sysctl, self._quirk)
+        self._limits = Limits(
+            sysctl["net.ipv4.ipfrag_time"] * SECOND,
+            sysctl["net.ipv4.ipfrag_high_thresh"],
+            sysctl["net.ipv4.ipfrag_low_thresh"],
+            sysctl["net.ipv4.ipfrag_max_dist"],
+            sysctl["nf_conntrack_frag6_timeout"] * SECOND,
+            sysctl["nf_conntrack_frag6_high_thresh"],
+            sysctl["nf_conntrack_frag6_low_thresh"],
+        )
+        if name == "nf_conntrack_buckets":
+            self._table.resize(sysctl["nf_conntrack_buckets"])
+
+    # --- trial -----------------------------------------------------------------------------------------
+
+    def trial(self) -> Trial:
+        """`with engine.trial():` — whatever is processed inside leaves no trace afterwards."""
+        return Trial(self)
+
+
+class Trial:
+    """Journals what packets change, and puts it back on exit."""
+
+    __slots__ = ("_engine", "_journal", "_saved")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._journal = Journal()
+        self._saved: tuple[Any, ...] = ()
+
+    def __enter__(self) -> Engine:
+        engine = self._engine
+        table = engine._table
+        if table.journal is not None:
+            raise ValueError("a trial is already running")
+        events = engine._events
+        self._saved = (
+            engine._now,
+            engine._ended_at,
+            table.now,
+            table.count,
+            table.serial,
+            engine.stats.save(),
+            engine._choices.save(),
+            engine._gc.save(),
+            events,
+            0 if events is None else len(events),
+        )
+        table.journal = engine._reassembler.journal = self._journal
+        return engine
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        engine = self._engine
+        table = engine._table
+        table.journal = engine._reassembler.journal = None
+        self._journal.rollback()
+        (
+            engine._now,
+            engine._ended_at,
+            table.now,
+            table.count,
+            table.serial,
+            stats,
+            choices,
+            gc,
+            events,
+            length,
+        ) = self._saved
+        engine.stats.restore(stats)
+        engine._choices.restore(choices)
+        engine._gc.restore(gc)
+        engine._events = events
+        if events is not None:
+            events.truncate(length)

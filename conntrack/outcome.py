@@ -1,0 +1,134 @@
+"""What became of a packet: the one answer of `Engine.process` (and of a host's `receive`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import verdict
+from .conn import Conn, decimal_time
+from .reasons import REASONS
+from .tuples import Tuple
+from .wire.packet import Packet
+
+
+class Outcome:
+    """One packet's fate.
+
+    packets   what goes out: none if held or dropped, several if it was cut into fragments again
+    verdict   "ACCEPT", "DROP", or "HELD" (a fragment that waits, or was refused, in reassembly)
+    conn      its connection, None for INVALID, UNTRACKED and held packets
+    reason    why it was not simply tracked and counted ("" : it was); a row of `reasons.REASONS`
+    counted   it entered its connection's counters and renewed its timer
+    rewritten translation changed it
+    """
+
+    __slots__ = ("_ctinfo", "_iface", "_packet", "_time", "conn", "packets", "verdict")
+
+    def __init__(
+        self,
+        packet: Packet,
+        packets: tuple[bytes, ...],
+        verdict: str,
+        conn: Conn | None,
+        ctinfo: int,
+        time: int,
+        iface: str | None,
+    ) -> None:
+        self._packet = packet
+        self.packets = packets
+        self.verdict = verdict
+        self.conn = conn
+        self._ctinfo = ctinfo
+        self._time = time
+        self._iface = iface
+
+    @property
+    def packet(self) -> bytes:
+        """The only packet that goes out; ValueError if there is none or there are several."""
+        if len(self.packets) != 1:
+            raise ValueError(f"{len(self.packets)} packets go out, not one")
+        return self.packets[0]
+
+    @property
+    def ctinfo(self) -> str:
+        """NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED; "" where tracking was not reached."""
+        return verdict.CTINFO_NAMES[self._ctinfo] if self._ctinfo >= 0 else ""
+
+    @property
+    def direction(self) -> str:
+        """ "original" or "reply"; "" without a connection."""
+        if self.conn is None:
+            return ""
+        reply = self._ctinfo in (verdict.ESTABLISHED_REPLY, verdict.RELATED_REPLY)
+        return verdict.DIRECTION_NAMES[reply]
+
+    @property
+    def reason(self) -> str:
+        """The reason's name, "" if the packet was simply tracked."""
+        return self._packet.fault
+
+    @property
+    def detail(self) -> dict[str, int | str]:
+        """The numbers that decided, by name."""
+        reason = self._packet.fault
+        return REASONS[reason].detail(self._packet.numbers) if reason else {}
+
+    @property
+    def counted(self) -> bool:
+        """Did it enter its connection's counters (whether or not accounting is on)?"""
+        return self._packet.counted
+
+    @property
+    def rewritten(self) -> bool:
+        """Did translation change it?"""
+        return self._packet.owned
+
+    @property
+    def tuple(self) -> Tuple | None:
+        """The packet's own tuple as it came, None if not even its addresses could be read."""
+        packet = self._packet
+        return Tuple.from_key(packet.key, packet.proto) if packet.key else None
+
+    @property
+    def length(self) -> int:
+        """IP octets, as accounting counts them."""
+        return self._packet.length
+
+    def log_text(self, log_invalid: int = 255) -> str | None:
+        """The kernel's log line without addresses for `nf_conntrack_log_invalid` = `log_invalid`, or None."""
+        packet = self._packet
+        if not packet.fault or log_invalid not in (255, packet.proto) or not log_invalid:
+            return None
+        text = REASONS[packet.fault].log_text(packet.numbers)
+        return None if text is None else f"nf_ct_proto_{packet.proto}: {text}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The "packet" shape of docs/records.schema.json (without `n`, which only a capture can give)."""
+        out: dict[str, Any] = {"time": decimal_time(self._time)}
+        if self._iface is not None:
+            out["iface"] = self._iface
+        out["length"] = self._packet.length
+        out["verdict"] = self.verdict
+        if self.ctinfo:
+            out["ctinfo"] = self.ctinfo
+        if self.direction:
+            out["direction"] = self.direction
+        own = self.tuple
+        if own is not None:
+            out["proto"] = own.proto
+            if not self._packet.fragment:
+                out["tuple"] = own.to_dict()
+            elif self.verdict == verdict.HELD:
+                out["tuple"] = {"src": own.src, "dst": own.dst}  # what a fragment shows for certain
+        if self.conn is not None:
+            out["conn"] = self.conn.id
+        out["counted"] = self.counted
+        if self.reason:
+            out["reason"] = self.reason
+            if self.detail:
+                out["detail"] = self.detail
+        out["rewritten"] = self.rewritten
+        return out
+
+    def __repr__(self) -> str:
+        return f"<Outcome {self.verdict} {self.ctinfo or '-'} {self.reason or 'tracked'} {len(self.packets)} out>"

@@ -1,0 +1,33 @@
+"""GRE: one connection per address pair (version 0), or per call (version 1, PPTP).
+
+No checks, no state: 30 s, and 180 s with ASSURED once an answer was seen.  The call ids of a PPTP connection
+come from its control connection's helper; without it a version 1 packet knows only the receiver's id, and the
+answers make a connection of their own.  Source: nf_conntrack_proto_gre.c (nf_conntrack_gre_packet).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..sysctl import Settings
+from ..wire.packet import Packet
+from . import Memory, Step, Tracker, no_check, no_memory
+from .udp import replied_is_stream
+
+
+def track(
+    memory: Memory,
+    state: int,
+    status: int,
+    direction: int,
+    packet: Packet,
+    now: int,
+    deadline: int,
+    timeouts: tuple[int, ...],
+    settings: Settings,
+) -> Step:
+    """Any packet of the pair or call."""
+    return replied_is_stream(status, timeouts)
+
+
+TRACKER: Final = Tracker("gre", no_check, no_memory, track, allow_clash=True)
