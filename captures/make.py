@@ -468,9 +468,7 @@ def steps(idle: list[socket.socket]) -> Iterator[tuple[str, Callable[[], object]
     )
     yield (
         "curl: two pages on one connection",
-        lambda: at(
-            "client-b", f"curl -s -o /dev/null -o /dev/null http://{WEB4}/4k.txt http://{WEB4}/24k.txt"
-        ),
+        lambda: at("client-b", f"curl -s -o /dev/null -o /dev/null http://{WEB4}/4k.txt http://{WEB4}/24k.txt"),
     )
     yield (
         "both clients fetch 24 kB by HTTP over IPv6 from port 40000, with loss",

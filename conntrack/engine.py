@@ -25,7 +25,6 @@ nf_ct_resolve_clash), nf_nat_core.c (nf_nat_inet_fn) of Linux 6.18.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final
 
@@ -45,7 +44,7 @@ from .sysctl import SECOND, Settings, Sysctl
 from .table import TIMEOUT, Table, direction_of
 from .trackers import AGAIN, BAD, GONE, KILL, icmp, icmpv6
 from .trackers.table import TRACKERS
-from .tuples import DEFAULT_ZONE, Zone, bare, destination, invert, zoned
+from .tuples import DEFAULT_ZONE, Zone, address_text, bare, destination, invert, zoned
 from .verdict import (
     CONFIRMED,
     DROP,
@@ -137,7 +136,6 @@ class Engine:
         self._reassembler = Reassembler()
         self._events: EventStream | None = None
         self._now = 0
-        self._ended_at = -1
         self.sysctl.count = self._count
         self.sysctl.changed = self._sysctl_changed
         self._sysctl_changed("")
@@ -259,10 +257,8 @@ class Engine:
                 return self._invalid(packet, reason)
             if outcome != AGAIN:
                 break
-            self._ended_at = self._now
             table.delete(conn, "reopen")
         if outcome == KILL:
-            self._ended_at = self._now
             table.delete(conn, "rst")
         if direction == REPLY and not conn.status & SEEN_REPLY:
             conn.status |= SEEN_REPLY
@@ -292,7 +288,6 @@ class Engine:
                 self._decide(conn, rules, manip, iface, out_iface)
             elif hook == POSTROUTING and conn.extra.out_iface is not None and direction == ORIGINAL:
                 if out_iface is not None and out_iface != conn.extra.out_iface:
-                    self._ended_at = self._now
                     self._table.delete(conn, "interface")
                     packet.verdict = DROP
                     packet.fault = reasons.MASQUERADE_INTERFACE
@@ -348,7 +343,8 @@ class Engine:
         settings = self._settings
         orig = zoned(packet.key, zone.effective(ORIGINAL))
         if settings.max_connections and table.count >= settings.max_connections:
-            self._ended_at = self._now
+            table.reap(orig, packet.proto)
+        if settings.max_connections and table.count >= settings.max_connections:
             victims = table.early_drop(orig, packet.proto)
             if not victims:
                 self._gc.armed = True
@@ -461,7 +457,7 @@ class Engine:
             return self._invalid(packet, reasons.ICMP_ERROR_UNKNOWN)
         outer, inner = destination(packet.key), destination(inverted)
         if outer != inner:
-            packet.numbers = (str(ip_address(outer)), str(ip_address(inner)))
+            packet.numbers = (address_text(outer), address_text(inner))
             return self._invalid(packet, reasons.ICMP_ERROR_OUTER)
         packet.fault = reasons.RELATED_ERROR
         packet.numbers = (kind, data[l4 + 1])
@@ -689,7 +685,6 @@ class Trial:
         events = engine._events
         self._saved = (
             engine._now,
-            engine._ended_at,
             table.now,
             table.count,
             table.serial,
@@ -711,7 +706,6 @@ class Trial:
         self._journal.rollback()
         (
             engine._now,
-            engine._ended_at,
             table.now,
             table.count,
             table.serial,

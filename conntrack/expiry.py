@@ -21,15 +21,15 @@ from typing import Final
 from sortedcontainers import SortedDict
 
 from .conn import Conn
-from .sysctl import SECOND, Settings
+from .sysctl import JIFFY, SECOND, Settings
 from .table import TIMEOUT, Table
 from .trackers import Tracker
 from .verdict import ASSURED, DYING
 
-JIFFY: Final = SECOND // 250
 _MAX_PAUSE: Final = 15000  # jiffies: 60 s, GC_SCAN_INTERVAL_MAX
 _MIN_PAUSE: Final = 250  # 1 s
 _CLAMP: Final = 75000  # 300 s: longer remaining times count as this
+_SWEEP: Final = 1  # a sweep counts as one jiffy at least, and a model's sweep takes no time
 _INITIAL_WEIGHT: Final = 100  # GC_SCAN_INITIAL_COUNT
 _MAX_KILLS: Final = 257  # evictions of one sweep's early-drop mode
 EVICTED_BY_GC: Final = "early_drop_gc"
@@ -81,8 +81,8 @@ class LinuxGc:
             # Nothing can end, and nothing pulls the pause, before `earliest` is 300 s away.
             idle = now if earliest < 0 else min(now, earliest - _CLAMP * JIFFY)
             due = wheel(jiffies, pause)
-            if pause == _MAX_PAUSE and not self.armed:
-                period = wheel(due, _MAX_PAUSE) - due
+            if pause == _MAX_PAUSE - 1 and not self.armed:
+                period = wheel(due, pause) - due
                 skipped = ((idle - self._began) // JIFFY - due) // period
                 if skipped > 0:
                     due += skipped * period
@@ -113,7 +113,7 @@ class LinuxGc:
                 if goal and table.count >= goal and gone < _MAX_KILLS and self._evictable(conn):
                     table.delete(conn, EVICTED_BY_GC)
                     gone += 1
-        return min(max(pause, _MIN_PAUSE), _MAX_PAUSE), earliest
+        return min(max(pause, _MIN_PAUSE), _MAX_PAUSE) - _SWEEP, earliest
 
     def _evictable(self, conn: Conn) -> bool:
         return not conn.status & ASSURED or conn.state in self._trackers[conn.proto].early_drop

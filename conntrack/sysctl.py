@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
 SECOND = 1_000_000_000  # nanoseconds
+JIFFY = SECOND // 250  # the reference kernel's tick, HZ 250
 
 _BOOL = (0, 1)
 _OCTET = (0, 255)

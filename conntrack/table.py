@@ -118,12 +118,11 @@ class Table:
         are free.
         """
         first, second = self.bucket(conn.orig, conn.proto), self.bucket(conn.reply, conn.proto)
-        for bucket in (first, second):
-            length = self.chain_length(bucket)
-            if length >= _MIN_CHAIN + 2:
-                limit = _MIN_CHAIN + self.choices.chain_limit(conn.orig)
-                if length >= limit + 2:
-                    return length, limit
+        length = max(self.chain_length(first), self.chain_length(second))
+        if length >= _MIN_CHAIN + 2:
+            limit = _MIN_CHAIN + self.choices.chain_limit(conn.orig)
+            if length >= limit + 2:
+                return length, limit
         conn.buckets = first << 32 | second
         by_key = self.by_protocol[conn.proto]
         journal = self.journal
@@ -222,6 +221,15 @@ class Table:
             if not conn.status & NAT_CLASH:
                 self._push(first, conn)
             self._push(second, conn)
+
+    def reap(self, key: bytes, proto: int) -> None:
+        """What a look-up that misses does to its chain: delete the expired ones.
+
+        `find` does without (a dict has no chain to walk); only a full table makes the difference visible.
+        """
+        for conn in self.chain(self.bucket(key, proto)):
+            if conn.deadline <= self.now:
+                self.delete(conn, TIMEOUT)
 
     def early_drop(self, key: bytes, proto: int) -> int:
         """Make room near `key`'s bucket: evict, in the first of eight buckets that has any, all connections

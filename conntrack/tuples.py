@@ -14,7 +14,7 @@ Sources: nf_conntrack_tuple.h; nf_ct_invert_tuple, nf_conntrack_invert_icmp_tupl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from .verdict import GRE, ICMP, ICMPV6
@@ -77,6 +77,22 @@ def halves(key: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     return key[:16], key[16:32], key[32:34], key[34:36]
 
 
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def address_text(packed: bytes) -> str:
+    """A packed address as text, the same on every Python version.
+
+    >>> address_text(bytes(10) + b"\\xff\\xff" + bytes((192, 0, 2, 1)))
+    '::ffff:192.0.2.1'
+    """
+    if len(packed) == 4:
+        return ".".join(map(str, packed))
+    if packed.startswith(_MAPPED):
+        return "::ffff:" + ".".join(map(str, packed[12:]))  # what `ipaddress` says from 3.13 on, and inet_ntop
+    return str(IPv6Address(packed))
+
+
 def invert(key: bytes, proto: int) -> bytes:
     """The key (without zone) of the answers to packets of `key`; b"" where no answer is defined."""
     src, dst, src_u, dst_u = halves(key)
@@ -109,8 +125,8 @@ class Tuple:
         src, dst, src_u, dst_u = halves(key)
         return cls(
             proto,
-            str(ip_address(src)),
-            str(ip_address(dst)),
+            address_text(src),
+            address_text(dst),
             int.from_bytes(src_u, "big"),
             int.from_bytes(dst_u, "big"),
             zone_of(key),

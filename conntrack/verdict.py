@@ -83,7 +83,20 @@ EVENT_ASSURED: Final = 1 << 4
 EVENT_PROTOINFO: Final = 1 << 5
 EVENT_HELPER: Final = 1 << 6
 EVENT_MARK: Final = 1 << 7
-EVENT_NAMES: Final = ("new", "related", "destroy", "reply", "assured", "protoinfo", "helper", "mark")
+EVENT_NAMES: Final = (
+    "new",
+    "related",
+    "destroy",
+    "reply",
+    "assured",
+    "protoinfo",
+    "helper",
+    "mark",
+    "seqadj",
+    "secmark",
+    "label",
+    "synproxy",
+)
 
 # NAT: which half of the packet a manipulation changes, and the hooks it stands on.
 SRC: Final = 0

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..engine import Engine
 from ..outcome import Outcome
 from ..tuples import destination
-from ..verdict import ACCEPT
+from ..verdict import ACCEPT, DROP
 from ..wire import link
 from ..wire.packet import parse
 from .capture import CaptureReader, CaptureWriter, Frame, open_capture
@@ -89,7 +89,8 @@ class Replay:
         if readdressed is not None:
             if outcome.verdict == ACCEPT:
                 vantage.compare(data[:consumed], packets)
-            packets = (readdressed,) if packets else ()
+            # the other wire carried it so, a held fragment too: it had arrived
+            packets = () if outcome.verdict == DROP else (readdressed,)
         for packet in packets:
             if packet == data[:consumed]:
                 self._write(frame, frame.data, frame.wire_length)

@@ -21,6 +21,7 @@ from ..conn import Conn
 from ..stats import Stats
 from ..table import Table, direction_of
 from ..trackers import tcp
+from ..trackers.table import TRACKERS
 from ..tuples import bare, halves, invert, zoned
 from ..verdict import (
     CONFIRMED,
@@ -31,7 +32,10 @@ from ..verdict import (
     GRE,
     ICMP,
     ICMPV6,
+    NAT_MASK,
+    ORIGINAL,
     REPLY,
+    SEQ_ADJUST,
     SRC,
     SRC_NAT,
     SRC_NAT_DONE,
@@ -107,10 +111,25 @@ class Chooser:
             return True
         return False
 
+    def _mirrored(self, key: bytes, conn: Conn) -> bool:
+        """Is `key` used only by the same flow seen from its other end, untranslated [nf_nat_used_tuple_new]?
+
+        Both ends may send first while neither packet has passed all hooks; confirmation merges the two.
+        """
+        if not TRACKERS[conn.proto].allow_clash:
+            return False
+        other = self._table.find(zoned(key, conn.extra.zone.effective(ORIGINAL)), conn.proto)
+        return (
+            other is not None
+            and not other.status & (NAT_MASK | SEQ_ADJUST)
+            and other.orig == conn.reply
+            and other.reply == conn.orig
+        )
+
     def _unique(self, current: bytes, wanted: NatRange, conn: Conn, manip: int) -> bytes:
         if manip == SRC and not wanted.random:
             if wanted.source_in_range(current, conn.proto):
-                if not self._used(current, conn):
+                if not self._used(current, conn) or self._mirrored(current, conn):
                     return current
             else:
                 shared = self._shared(current, wanted, conn)
@@ -216,5 +235,9 @@ def _with_address(key: bytes, address: bytes, manip: int) -> bytes:
 
 
 def _source_key(conn: Conn) -> bytes:
+    """Original source and protocol, and the zone: as hashed (only if it counts both ways) and as compared."""
     src, _, src_u, _ = halves(conn.orig)
-    return bytes((conn.proto,)) + src + src_u + conn.extra.zone.id.to_bytes(2, "big")
+    zone = conn.extra.zone
+    hashed = zone.id if zone.directions == 3 else 0
+    zones = hashed.to_bytes(2, "big") + zone.effective(ORIGINAL).to_bytes(2, "big")
+    return bytes((conn.proto,)) + src + src_u + zones

@@ -26,7 +26,7 @@ from struct import Struct
 from typing import Final
 
 from .. import reasons
-from ..sysctl import SECOND, Settings
+from ..sysctl import JIFFY, SECOND, Settings
 from ..verdict import ASSURED, EVENT_ASSURED, EVENT_PROTOINFO, FIXED_TIMEOUT, REPLY, SEEN_REPLY
 from ..wire.checksum import BAD as BAD_SUM
 from ..wire.packet import Packet, examine
@@ -257,7 +257,7 @@ def track(
         )
         if verdict == _INVALID:
             return _outside(
-                memory,
+                packet,
                 state,
                 status,
                 direction,
@@ -498,7 +498,7 @@ def _window(
 
 
 def _outside(
-    memory: Memory,
+    packet: Packet,
     state: int,
     status: int,
     direction: int,
@@ -518,6 +518,8 @@ def _outside(
             remaining = deadline - now
             if remaining >= 120 * SECOND and remaining > timeouts[UNACK]:
                 timeout = timeouts[UNACK]
+                reason = reasons.TCP_TIMEOUT_LOWERED
+                packet.numbers = (index, direction, last[4], timeout // JIFFY)
         else:
             last = (*last[:4], index, direction, *last[6:])
     return BAD, state, timeout, 0, 0, reason, _pack(direction, sender, receiver, last)

@@ -7,8 +7,8 @@ One rule: the datagram that comes out is the kernel's octet for octet, and so ar
                          └ 30 s / 60 s from its first ──► lost  └─► held             refragment ─► the pieces
 
 A queue knows which octets it has as *runs*.  A fragment grows the last run only if it begins where that run
-ends; everything else makes a run of its own, even beside another.  So a late copy of octets that are all there
-is a duplicate if one run holds them, and an overlap, which kills the queue, if it takes two.
+ends; everything else makes a run of its own, even beside another.  So a late copy of octets that are all
+there is a duplicate if one run holds them, and an overlap, which kills the queue, if it takes two.
 
 The two families differ in what a bad fragment does:
 
@@ -21,17 +21,17 @@ The two families differ in what a bad fragment does:
     alone ("atomic")              no fragment at all                gathered: leaves without fragment header
     64 others of that source      queue begins anew (max_dist)      -
 
-Going out, IPv4 and IPv6 both keep the sizes that came in if every piece fits below the largest one's size with
-the first one's header before it; if not, the datagram is cut anew into pieces of the largest one's size.  IPv6
-draws a new identification, and needs no fragment header when the whole is no larger than the largest piece.
+Going out, IPv4 and IPv6 both keep the sizes that came in, if every piece with the first one's header fits
+into the largest that came; if not, the datagram is cut anew into pieces of that size.  IPv6 draws a new
+identification, and needs no fragment header when the whole is no larger than the largest piece.
 
 Captured octets: a snap length may cut every fragment.  Lengths are those of the headers, as ever.  The whole
 packet's `data` ends before the first octet that was not captured; what lies behind waits in `pieces`, with
 zeros for what nobody saw, and each outgoing piece ends before its own first octet that was not captured.
 
-Sources: inet_fragment.c (inet_frag_find, inet_frag_queue_insert), ip_fragment.c (ip_frag_queue, ip_frag_reasm,
-ip_frag_too_far), nf_conntrack_reasm.c, ip_output.c (ip_do_fragment), ip6_output.c (ip6_fragment,
-ip6_finish_output), output_core.c (ip6_find_1stfragopt), ip_options.c (ip_options_fragment).
+Sources: inet_fragment.c (inet_frag_find, inet_frag_queue_insert), ip_fragment.c (ip_frag_queue,
+ip_frag_reasm, ip_frag_too_far), nf_conntrack_reasm.c, ip_output.c (ip_do_fragment), ip6_output.c
+(ip6_fragment, ip6_finish_output), output_core.c (ip6_find_1stfragopt), ip_options.c (ip_options_fragment).
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ _MAXIMUM = 65535  # octets: an IPv4 packet; the payload of an IPv6 packet
 _LEAST_MTU6 = 1280  # RFC 8200, 5: IPv6 pieces are never made smaller than this
 _DF, _MF = 0x4000, 0x2000
 _CE = 3  # ECN "congestion experienced"
+_HEADROOM = 64 - 16  # octets free in front of a received packet (NET_SKB_PAD), less those for a link header
 _QUEUE4, _QUEUE6 = 200, 184  # octets that an empty queue counts: sizeof ipq and frag_queue in 6.18
 
 _HOP, _TCP, _UDP, _ROUTING, _FRAGMENT, _AUTH, _ICMPV6, _NONE, _DEST = 0, 6, 17, 43, 44, 51, 58, 59, 60
@@ -87,6 +88,7 @@ class Pieces(NamedTuple):
     header   octets before the payload, without a fragment header
     sizes    octets of payload of each fragment, in order of offset
     largest  octets of the largest fragment with its header (IPv6: with extension and fragment headers)
+    beside   octets before the payload of a later fragment, the fewest there were
     df       IPv4: 0x4000 if the largest fragment had "don't fragment" set, else 0
     rest     what lies behind `data`: octets from the first that was not captured, with zeros for such
     holes    ranges of the whole packet that were not captured, in order
@@ -95,6 +97,7 @@ class Pieces(NamedTuple):
     header: int
     sizes: tuple[int, ...]
     largest: int
+    beside: int
     df: int
     rest: bytes
     holes: tuple[tuple[int, int], ...]
@@ -246,7 +249,11 @@ class Reassembler:
     ) -> tuple[Packet | None, str]:
         """Keep the payload that was claimed; hand out the whole packet if that was the last of it."""
         spent = truesize(packet.length)
-        queue.insert(offset, end - offset, bytes(packet.data[header : min(packet.end, header + end - offset)]))
+        queue.insert(
+            offset, end - offset, bytes(packet.data[header : min(packet.end, header + end - offset)])
+        )
+        if offset:
+            queue.beside = min(queue.beside, header)
         queue.memory += spent
         store.memory += spent
         if not (queue.last and queue.header_length and queue.octets == queue.length):
@@ -301,11 +308,13 @@ class _Queue:
     runs, ends     where each run begins and ends
     length         octets of payload: the end of the last fragment, or the furthest seen; octets: held of them
     last           the last fragment was seen; header_length: not 0 if the first was; header: its octets
+    beside         octets before the payload of a later fragment, the fewest there were
     ecn            a bit for each ECN codepoint seen
     source, rid    IPv4: whose fragments are counted, and that count when this queue last got one
     """
 
     __slots__ = (
+        "beside",
         "deadline",
         "ecn",
         "ends",
@@ -347,18 +356,19 @@ class _Queue:
         self.octets: int = 0
         self.last: bool = False
         self.ecn: int = 0
+        self.beside: int = _MAXIMUM
 
     def save(self) -> tuple[Any, ...]:
         """Everything, for the journal."""
         lists = tuple(list(each) for each in (self.starts, self.sizes, self.parts, self.runs, self.ends))
-        head = (self.header, self.header_length, self.length, self.octets, self.last, self.ecn)
+        head = (self.header, self.header_length, self.length, self.octets, self.last, self.ecn, self.beside)
         return lists, head, (self.deadline, self.memory, self.source, self.rid, self.largest, self.largest_df)
 
     def restore(self, saved: tuple[Any, ...]) -> None:
         """Back to what `save` gave."""
         lists, head, rest = saved
         self.starts, self.sizes, self.parts, self.runs, self.ends = lists
-        self.header, self.header_length, self.length, self.octets, self.last, self.ecn = head
+        self.header, self.header_length, self.length, self.octets, self.last, self.ecn, self.beside = head
         self.deadline, self.memory, self.source, self.rid, self.largest, self.largest_df = rest
 
     def reach(self, end: int, more: bool) -> bool:
@@ -428,7 +438,7 @@ class _Queue:
         captured = holes[0][0] if holes else length
         packet = parse(bytes(data[:captured]), length)
         sizes, rest = tuple(self.sizes), bytes(data[captured:])
-        packet.pieces = Pieces(self.header_length, sizes, self.largest, df, rest, tuple(holes))
+        packet.pieces = Pieces(self.header_length, sizes, self.largest, self.beside, df, rest, tuple(holes))
         return packet
 
     def check(self, own: int) -> None:
@@ -633,21 +643,22 @@ def _cut4(data: bytes, sizes: tuple[int, ...], plan: Pieces) -> tuple[bytes, ...
         piece += data[at : at + size]
         more = _MF if at + size < len(data) else 0
         _finish4(piece, header, len(piece), (at - header) >> 3 | flags | more)
-        pieces.append(_captured(piece, header, at, plan.holes))
+        pieces.append(_captured(piece, header, at, size, plan.holes))
         at += size
     return tuple(pieces)
 
 
 def _cut6(data: bytes, sizes: tuple[int, ...], new_id: int, plan: Pieces) -> tuple[bytes, ...]:
     if len(data) <= plan.largest:
-        return (_captured(bytearray(data), plan.header, plan.header, plan.holes),)
+        return (_captured(bytearray(data), 0, 0, len(data), plan.holes),)
     first = plan.header + sizes[0]
     header, previous = _unfragmentable(data, first)
     total, room = len(data) - header, max(plan.largest, _LEAST_MTU6) - header - 8
     if header == 0 or room < 8:
         return ()
     sizes = (first - header, *sizes[1:])
-    if not _fit(sizes, room):
+    # The headers to repeat are written into the later fragments as they lie in memory, if there they fit.
+    if not _fit(sizes, room) or header + 8 > plan.beside + _HEADROOM:
         sizes = _equal(total, room)
     repeated = bytearray(data[:header])
     following, repeated[previous] = repeated[previous], _FRAGMENT
@@ -657,7 +668,7 @@ def _cut6(data: bytes, sizes: tuple[int, ...], new_id: int, plan: Pieces) -> tup
         word = (at - header) | (1 if at + size < len(data) else 0)
         piece = repeated + _FRAGMENT_HEADER.pack(following, word, new_id & 0xFFFFFFFF) + data[at : at + size]
         _U16.pack_into(piece, 4, len(piece) - 40)
-        pieces.append(_captured(piece, header, at, plan.holes))
+        pieces.append(_captured(piece, header, at, size, plan.holes))
         at += size
     return tuple(pieces)
 
@@ -710,15 +721,14 @@ def _copied_options(header: bytes) -> bytes:
     return bytes(out)
 
 
-def _captured(piece: bytearray, header: int, at: int, holes: tuple[tuple[int, int], ...]) -> bytes:
+def _captured(piece: bytearray, header: int, at: int, size: int, holes: tuple[tuple[int, int], ...]) -> bytes:
     """The piece up to its first octet that was not captured.
 
-    Its first `header` octets are the whole packet's; its payload reached from `at` to `stop` there, and may
-    have a fragment header before it.
+    It begins with the whole packet's first `header` octets and ends with `size` that stood at `at` there.
     """
-    end = len(piece)
-    stop = min(holes[-1][1], at + end) if holes else 0
-    for start, beyond in holes:
+    for start, stop in holes:
         if start < header:
             return bytes(piece[:start])
-    return bytes(piece[:end])
+        if start < at + size and at < stop:
+            return bytes(piece[: len(piece) - size + max(start - at, 0)])
+    return bytes(piece)
