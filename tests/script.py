@@ -1,4 +1,4 @@
-"""Packet scripts: one line a packet, what is expected of it on the right.
+r"""Packet scripts: one line a packet, what is expected of it on the right.
 
     > S   seq 999  win 8192  wscale 7          SYN_SENT 120 UNREPLIED
     < SA  seq 4999 ack 1000  win 1000          SYN_RECV 60
@@ -19,8 +19,8 @@ REPLIED, LOOSE (not ASSURED); a number is the entry's timeout in whole seconds. 
 `as X` the packet's ctinfo, `counted` / `uncounted`, `WORD N` a number of the reason's detail, and `log …` up to
 the end of the line the kernel's log text.  A line without a reason expects none (INVALID alone: any).
 
-`+1.5s` lets time pass.  # starts a comment.  Lines are independent of each other: what was sent before is only
-in the engine.
+`+1.5s` lets time pass.  # starts a comment, a backslash at the end continues the line.  Lines are independent
+of each other: what was sent before is only in the engine.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import packets
+
 from conntrack import Conn, Engine, Outcome
 from conntrack.reasons import REASONS
 
@@ -70,7 +71,7 @@ class Script:
 
     def play(self, text: str) -> Script:
         """Run the lines; AssertionError quotes the one that went wrong."""
-        for line in text.strip().splitlines():
+        for line in text.replace("\\\n", " ").strip().splitlines():
             words = line.split("#")[0].split()
             if not words:
                 continue
@@ -172,7 +173,8 @@ def _halves(words: list[str]) -> tuple[list[str], list[str]]:
 def _stands_alone(words: list[str], at: int) -> bool:
     """A number that is no word's value: a timeout."""
     before = words[at - 1]
-    return words[at].isdigit() and (at == 2 or before.isdigit() or before in ("sackok", "ts", "badsum") or "-" in before)
+    complete = at == 2 or before.isdigit() or "-" in before or before in ("sackok", "ts", "badsum")
+    return words[at].isdigit() and complete
 
 
 def _values(words: list[str]) -> dict[str, str]:
@@ -195,8 +197,8 @@ def _tcp(sport: int, dport: int, words: list[str]) -> bytes:
         ts="ts" in values,
     )
     flags = "" if words[0] == "0" else words[0]
-    payload = bytes(int(values.get("len", 0)))
-    return packets.tcp(sport, dport, flags, win=int(values.get("win", 8192)), payload=payload, options=options, **number)
+    number["win"] = int(values.get("win", 8192))
+    return packets.tcp(sport, dport, flags, payload=bytes(int(values.get("len", 0))), options=options, **number)
 
 
 def _udp(sport: int, dport: int, words: list[str]) -> bytes:
@@ -226,7 +228,7 @@ def _plain(sport: int, dport: int, words: list[str]) -> bytes:
     return bytes(int(_values(words[1:]).get("len", 8)))
 
 
-_BUILDERS = {number: _plain for number in range(256)} | {
+_BUILDERS = dict.fromkeys(range(256), _plain) | {
     packets.TCP: _tcp,
     packets.UDP: _udp,
     packets.UDPLITE: _udplite,

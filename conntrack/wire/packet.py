@@ -191,15 +191,17 @@ def _bound(packet: Packet, length: int, present: int, wire: int) -> None:
 def walk_ipv6(data: bytes | bytearray, base: int, end: int, length: int) -> tuple[int, int, bool, str]:
     """Skip the extension headers of the IPv6 packet at `base`: (protocol, l4 offset, fragment, fault).
 
-    `fragment` says that a fragment header of a real fragment (not an "atomic" one, RFC 6946) was met.
+    `fragment` says that a fragment header was met, that of an "atomic" fragment (RFC 6946) included: Linux
+    gathers those too and sends them on without the header.
     """
+    fragment = False
     proto = data[base + 6]
     at = base + 40
     while proto in _EXTENSIONS:
         if proto == _NONE:
-            return proto, at, False, reasons.NO_NEXT_HEADER
+            return proto, at, fragment, reasons.NO_NEXT_HEADER
         if at + (4 if proto == _FRAGMENT else 2) > end:
-            return proto, at, False, reasons.CUT if end < length else reasons.EXTENSION_HEADERS
+            return proto, at, fragment, reasons.CUT if end < length else reasons.EXTENSION_HEADERS
         following = data[at]
         if proto == _FRAGMENT:
             word = (data[at + 2] << 8) | data[at + 3]
@@ -208,13 +210,14 @@ def walk_ipv6(data: bytes | bytearray, base: int, end: int, length: int) -> tupl
             if word & 1:
                 return _first_fragment(data, following, at + 8, end, length)
             size = 8
+            fragment = True
         elif proto == _AUTH:
             size = (data[at + 1] + 2) * 4
         else:
             size = (data[at + 1] + 1) * 8
         proto = following
         at += size
-    return proto, at, False, ""
+    return proto, at, fragment, ""
 
 
 def _first_fragment(

@@ -80,9 +80,9 @@ def comparable(packet: bytes) -> bytes:
         return bytes(out)
     out[0], out[1], out[7] = 0x60, out[1] & 0x3F, 0
     proto, at = out[6], 40
-    while proto in (HOP, ROUTING, DEST):
+    while proto in (HOP, ROUTING, DEST) and at + 2 <= len(out):
         proto, at = out[at], at + (out[at + 1] + 1) * 8
-    if proto == FRAGMENT:
+    if proto == FRAGMENT and at + 8 <= len(out):
         out[at + 4 : at + 8] = bytes(4)
     return bytes(out)
 
@@ -125,7 +125,9 @@ def ecn(rng: random.Random) -> tuple[int, ...]:
     return rng.choice(((0,), (0,), (2,), (2, 3), (1, 2), (0, 2)))
 
 
-def ip4(data: bytes, word: int, ident: int, proto: int, host: int, tos: int = 0, options: bytes = b"") -> bytes:
+def ip4(
+    data: bytes, word: int, ident: int, proto: int, host: int, tos: int = 0, options: bytes = b""
+) -> bytes:
     words = 0x4000 | len(options) << 6 | tos
     head = struct.pack("!HHHHBB", words + 0x500, 20 + len(options) + len(data), ident, word, 64, proto)
     addresses = bytes((10, 0, 0, host, 203, 0, 113, 9))

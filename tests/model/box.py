@@ -8,7 +8,7 @@ from typing import Any
 from packets import ICMP, ICMPV6, TCP, UDP
 
 from . import nat, tcp
-from .packet import Fields, read, right_checksum, text, upper, write
+from .packet import Fields, read, right_checksum, text, upper, without_padding, write
 
 SECOND = 10**9
 JIFFY = SECOND // 250
@@ -90,21 +90,25 @@ class Model:
         self.stats["found"] += 1
         return True
 
+    def full(self) -> bool:
+        """Would one more be too many?"""
+        return 0 < self.sysctl["max"] < len(self.entries) + 1
+
     def make_room(self, flow: nat.Flow, proto: int) -> bool:
         """Evict what is not assured near the newcomer's bucket."""
         first = self.bucket(flow, proto)
         for step in range(8):
-            victims = []
-            for entry in dict.fromkeys(map(id, self.chains.get((first + step) % self.buckets, []))):
-                found = next(other for other in self.entries if id(other) == entry)
-                if self.expired(found):
-                    self.remove(found)
-                elif "ASSURED" not in found["status"]:
-                    victims.append(found)
-            for victim in victims:
-                self.remove(victim)
+            victims = 0
+            for entry in self.chains.get((first + step) % self.buckets, []):
+                if "DYING" in entry["status"]:
+                    continue  # met before, through its other node
+                if self.expired(entry):
+                    self.remove(entry)
+                elif "ASSURED" not in entry["status"]:
+                    self.remove(entry)
+                    victims += 1
             if victims:
-                self.stats["early_drop"] += len(victims)
+                self.stats["early_drop"] += victims
                 return True
         return False
 
@@ -150,6 +154,7 @@ class Model:
         now = max(now, self.now)
         self.sweep_until(now)
         self.now = now
+        data = without_padding(data)
         fields = read(data)
         if fields is None:
             return self.invalid(data)
@@ -169,7 +174,12 @@ class Model:
                 reply = nat.inverse(fields["tuple"], proto)
                 if reply is None:
                     return self.invalid(data)
-                if self.sysctl["max"] and len(self.entries) + 1 > self.sysctl["max"]:
+                if self.full():
+                    # the newcomer's look-up has walked its chain and buried the dead there
+                    for other in self.chains.get(self.bucket(fields["tuple"], proto), []):
+                        if self.expired(other):
+                            self.remove(other)
+                if self.full():
                     if not self.make_room(fields["tuple"], proto):
                         self.armed = True
                         self.stats["drop"] += 1

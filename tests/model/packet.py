@@ -15,6 +15,15 @@ def text(packed: bytes) -> str:
     return str(ip_address(packed))
 
 
+def without_padding(data: bytes) -> bytes:
+    """The packet as long as its header says; Ethernet pads short ones."""
+    if len(data) >= 20 and data[0] >> 4 == 4:
+        return data[: int.from_bytes(data[2:4], "big") or len(data)]
+    if len(data) >= 40 and data[0] >> 4 == 6:
+        return data[: 40 + int.from_bytes(data[4:6], "big")]
+    return data
+
+
 def read(data: bytes) -> Fields | None:
     """The packet's fields; None if there is no tuple to be had."""
     if len(data) >= 20 and data[0] >> 4 == 4:

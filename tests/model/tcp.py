@@ -140,7 +140,7 @@ def follow(entry: Entry, segment: dict[str, Any], direction: int, remaining: int
 
     Timeouts in seconds; None: neither the timer nor the counters move.  `remaining` is in nanoseconds.
     """
-    kind, flags = segment["kind"], segment["flags"]
+    kind = segment["kind"]
     seq, ack, end, win = segment["seq"], segment["ack"], segment["end"], segment["win"]
     seen, last = entry["seen"], entry["last"]
     sender, receiver = seen[direction], seen[1 - direction]
@@ -201,18 +201,20 @@ def follow(entry: Entry, segment: dict[str, Any], direction: int, remaining: int
                     to_window = True
                 elif before(seq, receiver["maxack"]) and not sysctl["tcp_ignore_invalid_rst"]:
                     return "invalid", None
-                elif not assured or seq == receiver["maxack"]:
-                    to_window = True
-                elif last["kind"] == "ACK" and last["dir"] == direction and seq == last["end"]:
+                elif (
+                    not assured
+                    or seq == receiver["maxack"]
+                    or (last["kind"] == "ACK" and last["dir"] == direction and seq == last["end"])
+                ):
                     to_window = True
                 else:
                     new = old
             if not to_window:
                 answers_syn = "SEEN_REPLY" in entry["status"] and last["kind"] == "SYN" and last["dir"] != direction
                 answers_ack = "ASSURED" not in entry["status"] and last["kind"] == "ACK"
-                if (answers_syn or answers_ack) and ack == last["end"]:
-                    skip_window = True
-                elif old == "SYN_SENT" and last["kind"] == "ACK" and last["dir"] == 1 and seq == last["ack"]:
+                if ((answers_syn or answers_ack) and ack == last["end"]) or (
+                    old == "SYN_SENT" and last["kind"] == "ACK" and last["dir"] == 1 and seq == last["ack"]
+                ):
                     skip_window = True
 
     if not skip_window:

@@ -53,14 +53,15 @@ STATE_NUMBERS = {"SS": 1, "SR": 2, "ES": 3, "FW": 4, "CW": 5, "LA": 6, "TW": 7, 
 # How to get into each state.  SS has an ignored challenge ACK behind it: it sets SEEN_REPLY, without which a RST
 # would end the entry and a SYN would not renew it.
 OPEN = "> S seq 999 win 8192 \n < SA seq 4999 ack 1000 win 1000 \n > A seq 1000 ack 5000 \n"
+FIN = "> FA seq 1000 ack 5000 \n"
 WAYS = {
     "SS": "> S seq 999 win 8192 \n < A seq 4000 ack 777 tcp_ignored",
     "SR": "> S seq 999 win 8192 \n < SA seq 4999 ack 1000 win 1000",
     "ES": OPEN,
-    "FW": OPEN + "> FA seq 1000 ack 5000",
-    "CW": OPEN + "> FA seq 1000 ack 5000 \n < A seq 5000 ack 1001",
-    "LA": OPEN + "> FA seq 1000 ack 5000 \n < A seq 5000 ack 1001 \n < FA seq 5000 ack 1001",
-    "TW": OPEN + "> FA seq 1000 ack 5000 \n < A seq 5000 ack 1001 \n < FA seq 5000 ack 1001 \n > A seq 1001 ack 5001",
+    "FW": OPEN + FIN,
+    "CW": OPEN + FIN + "< A seq 5000 ack 1001",
+    "LA": OPEN + FIN + "< A seq 5000 ack 1001 \n < FA seq 5000 ack 1001",
+    "TW": OPEN + FIN + "< A seq 5000 ack 1001 \n < FA seq 5000 ack 1001 \n > A seq 1001 ack 5001",
     "CL": OPEN + "> R seq 1000",
     "S2": "> S seq 999 win 8192 \n < S seq 4999 win 1000 syn_retransmitted",
 }
@@ -175,11 +176,14 @@ def test_a_bad_checksum_of_a_local_packet_is_not_examined() -> None:
 
 
 def test_invalid_packets_leave_the_entry_alone() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         +7s
         > SF seq 1000 ack 5000                     INVALID tcp_flags ESTABLISHED 431993 uncounted
         < A  seq 5000 ack 1000 badsum len 1        INVALID tcp_checksum ESTABLISHED 431993 uncounted
-    """)
+    """
+    )
 
 
 # ── 4: the first packet ─────────────────────────────────────────────────────────────────────────────
@@ -241,26 +245,36 @@ def test_a_syn_of_the_server_in_time_wait_makes_it_the_originator() -> None:
 
 
 def test_a_syn_after_its_senders_own_rst_makes_a_new_entry() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > R   seq 1000                     CLOSE 10
         > S   seq 90000                    SYN_SENT 120 UNREPLIED as NEW
-    """)
+    """
+    )
 
 
 def test_a_syn_after_the_peers_rst_is_ignored() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         < R   seq 5000                     CLOSE 10 ASSURED
         +2s
-        > S   seq 90000                    CLOSE 8 tcp_ignored uncounted log packet (index 0) in dir 0 ignored, state 8
-    """)
+        > S   seq 90000                    CLOSE 8 tcp_ignored uncounted \
+            log packet (index 0) in dir 0 ignored, state 8
+    """
+    )
 
 
 def test_after_a_fin_any_rst_lets_a_syn_reopen() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         < FA  seq 5000 ack 1000            FIN_WAIT
         < R   seq 5001                     CLOSE 10
         > S   seq 90000                    SYN_SENT 120 UNREPLIED as NEW
-    """)
+    """
+    )
 
 
 # ── 5.2: ignored packets ────────────────────────────────────────────────────────────────────────────
@@ -268,31 +282,40 @@ def test_after_a_fin_any_rst_lets_a_syn_reopen() -> None:
 
 def test_an_ignored_syn_answered_by_a_syn_ack_starts_the_connection_over() -> None:
     """The ends know better: ESTABLISHED -> SYN_RECV, and ASSURED stays."""
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > S   seq 70000 win 4000           ESTABLISHED tcp_ignored uncounted as ESTABLISHED
         < SA  seq 90000 ack 70001 win 500  SYN_RECV 60 ASSURED counted
         > A   seq 70001 ack 90001          ESTABLISHED 432000 ASSURED
         > PA  seq 70501 ack 90001 len 1    ESTABLISHED 300     # the window is the new one: 500
         < A   seq 90001 ack 70502          ESTABLISHED 432000
         > PA  seq 90000 ack 90001 len 1    INVALID seq_over_window
-    """)
+    """
+    )
 
 
 def test_resynchronisation_takes_scale_and_sack_from_the_remembered_syn() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > S   seq 70000 win 4000 wscale 2  ESTABLISHED tcp_ignored
         < SA  seq 90000 ack 70001 win 500 wscale 3   SYN_RECV 60
         > A   seq 70001 ack 90001 win 500  ESTABLISHED   # 500 << 2: s.maxend is 90001 + max(4000, 2000)
         < A   seq 90001 ack 70001 win 500  ESTABLISHED   # 500 << 3: c.maxend 74001
         > PA  seq 74001 ack 90001 len 1    ESTABLISHED 300
-    """)
+    """
+    )
 
 
 def test_a_syn_ack_that_answers_another_number_stays_ignored() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > S   seq 70000                    ESTABLISHED tcp_ignored
         < SA  seq 90000 ack 70002          ESTABLISHED tcp_ignored log packet (index 1) in dir 1 ignored, state 3
-    """)
+    """
+    )
 
 
 def test_a_challenge_ack_to_a_syn_makes_the_entry_replied_although_it_is_ignored() -> None:
@@ -328,7 +351,9 @@ def test_an_impossible_packet_is_invalid_and_logged() -> None:
 
 
 def test_in_last_ack_the_challenge_ack_to_a_syn_is_ignored_once() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         < FA  seq 5000 ack 1000            FIN_WAIT 120
         > A   seq 1000 ack 5001            CLOSE_WAIT 60
         < FA  seq 5000 ack 1000            LAST_ACK 30
@@ -336,7 +361,8 @@ def test_in_last_ack_the_challenge_ack_to_a_syn_is_ignored_once() -> None:
         +3s
         < A   seq 5001 ack 1000            LAST_ACK 27 tcp_challenge_ack uncounted log challenge-ack ignored
         < A   seq 5001 ack 1000            TIME_WAIT 120 counted
-    """)
+    """
+    )
 
 
 # ── 5.5: simultaneous open ──────────────────────────────────────────────────────────────────────────
@@ -424,7 +450,9 @@ def test_a_rst_answers_a_challenge_ack_with_its_numbers() -> None:
 
 
 def test_the_visible_life_of_a_connection() -> None:
-    talk = script(HANDSHAKE + """
+    talk = script(
+        HANDSHAKE
+        + """
         > PA  seq 1000 ack 5000 len 100            ESTABLISHED 300
         < A   seq 5000 ack 1100 win 1000           ESTABLISHED 432000
         < PA  seq 5000 ack 1100 len 50 win 1000    ESTABLISHED 300
@@ -438,7 +466,8 @@ def test_the_visible_life_of_a_connection() -> None:
         +119.9s
         > A   seq 1101 ack 5051                    TIME_WAIT 120
         +120s
-    """)
+    """
+    )
     assert talk.entry() is not None  # met by nobody yet: the script's clock is not the engine's
     talk.play("> A seq 1101 ack 5051   ESTABLISHED 300 UNREPLIED as NEW")
 
@@ -467,19 +496,25 @@ def test_a_rst_ends_an_unanswered_entry_at_once_and_is_counted(line: str, ctinfo
 
 
 def test_a_retransmitted_fin_counts_as_the_peers() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > FA  seq 1000 ack 5000            FIN_WAIT 120
         > FA  seq 1000 ack 5000            LAST_ACK 30
-    """)
+    """
+    )
 
 
 def test_the_fourth_identical_ack_shows_the_retransmission_timeout() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > A   seq 1000 ack 5000            ESTABLISHED 432000
         > A   seq 1000 ack 5000            ESTABLISHED 432000
         > A   seq 1000 ack 5000            ESTABLISHED 300
         > A   seq 1000 ack 5000 win 8000   ESTABLISHED 432000   # anything different starts the count again
-    """)
+    """
+    )
 
 
 @pytest.mark.parametrize(("limit", "copies"), [(0, 0), (1, 1), (2, 2), (5, 5)])
@@ -490,15 +525,18 @@ def test_max_retrans_is_the_number_of_copies(limit: int, copies: int) -> None:
 
 
 def test_a_zero_window_shortens_the_timeout() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         < A   seq 5000 ack 1000 win 0      ESTABLISHED 300
         > A   seq 1000 ack 5000            ESTABLISHED 432000
-    """)
+    """
+    )
 
 
 def test_timeouts_come_from_the_sysctls() -> None:
     """The `retrans` timer also caps all else until a first acknowledgement has shown a window."""
-    suffixes = "syn_sent syn_recv established fin_wait close_wait last_ack time_wait close".split()
+    suffixes = ["syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close"]
     sysctl = {f"tcp_timeout_{name}": 1000 + number for number, name in enumerate(suffixes)}
     sysctl |= {"tcp_timeout_established": 4000, "tcp_timeout_unacknowledged": 3000, "tcp_timeout_max_retrans": 2000}
     script("""
@@ -577,18 +615,24 @@ def test_accepted_data_widens_the_receivers_window() -> None:
 
 
 def test_what_overshot_may_be_acknowledged() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > PA  seq 2001 ack 5000 len 10     ESTABLISHED 432000 seq_overshot
         < A   seq 5000 ack 2011 win 1000   ESTABLISHED 432000 counted
         < A   seq 5000 ack 2012 win 1000   INVALID ack_over_window bound 2012
-    """)
+    """
+    )
 
 
 def test_overshot_data_shortens_the_timeout_of_the_next_packet() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > PA  seq 2001 ack 5000 len 10     ESTABLISHED 432000 seq_overshot
         < A   seq 5000 ack 1000 win 1000   ESTABLISHED 300
-    """)
+    """
+    )
 
 
 def test_liberal_accepts_anything_silently_and_learns_nothing_from_it() -> None:
@@ -645,10 +689,13 @@ def test_a_sack_of_data_never_sent_is_too_much() -> None:
 
 
 def test_what_is_sacked_opens_the_window_as_an_acknowledgement_does() -> None:
-    sacked = SACKING + """
+    sacked = (
+        SACKING
+        + """
         > PA  seq 1000 ack 5000 len 100                        ESTABLISHED 300
         < A   seq 5000 ack 1000 win 1000 sack 1050-1100        ESTABLISHED 300
     """
+    )
     script(sacked + "> PA seq 2100 ack 5000 len 1   ESTABLISHED")
     script(sacked + "> PA seq 2101 ack 5000 len 1   seq_overshot overshot 3")
 
@@ -667,19 +714,25 @@ def test_timestamps_are_no_sack() -> None:
 
 
 def test_a_closed_window_lets_one_octet_through() -> None:
-    closed = HANDSHAKE + """
+    closed = (
+        HANDSHAKE
+        + """
         > PA  seq 1000 ack 5000 len 1000           ESTABLISHED 300
         < A   seq 5000 ack 2000 win 0              ESTABLISHED 300
     """
+    )
     script(closed + "> PA seq 2001 ack 5000 len 1  ESTABLISHED")
     script(closed + "> PA seq 2002 ack 5000 len 1  seq_overshot overshot 3")
 
 
 def test_a_keepalive_is_old_data_and_its_answer_is_right() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > A   seq 999 ack 5000 len 1               ESTABLISHED 432000
         < A   seq 5000 ack 1000 win 1000           ESTABLISHED 432000
-    """)
+    """
+    )
 
 
 def test_sequence_numbers_wrap() -> None:
@@ -714,26 +767,36 @@ def test_an_acknowledgement_of_zero_in_a_rst_is_none() -> None:
 
 
 def test_fins_out_of_the_window_from_both_sides_lower_the_timer() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > FA  seq 900000 ack 5000          INVALID seq_over_window ESTABLISHED 432000
-        < FA  seq 900000 ack 1000          INVALID ESTABLISHED 300
-    """)
+        < FA  seq 900000 ack 1000          INVALID tcp_timeout_lowered ESTABLISHED 300 \
+            log packet (index 2, dir 1) response for index 2 lower timeout to 75000
+    """
+    )
 
 
 def test_out_of_window_rst_and_fin_count_alike() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > R   seq 900000                   INVALID seq_over_window ESTABLISHED 432000
-        < FA  seq 900000 ack 1000          INVALID ESTABLISHED 300
-    """)
+        < FA  seq 900000 ack 1000          INVALID tcp_timeout_lowered ESTABLISHED 300
+    """
+    )
 
 
 def test_out_of_window_fins_of_one_side_lower_nothing() -> None:
-    script(HANDSHAKE + """
+    script(
+        HANDSHAKE
+        + """
         > FA  seq 900000 ack 5000          INVALID ESTABLISHED 432000
         > FA  seq 900000 ack 5000          INVALID ESTABLISHED 432000
         < A   seq 5000 ack 1000 win 1000   ESTABLISHED 432000      # a proper packet between them: forgotten
         < FA  seq 900000 ack 1000          INVALID ESTABLISHED 432000
-    """)
+    """
+    )
 
 
 def test_the_timer_is_lowered_only_where_more_than_two_minutes_are_left() -> None:

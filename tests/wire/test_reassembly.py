@@ -450,6 +450,20 @@ def test_headers_before_the_fragment_header_are_the_first_ones_on_every_piece() 
     assert list(refragment(whole, NEW_ID)) == cut6(payload, 1000, ident=NEW_ID)
 
 
+def test_headers_that_do_not_fit_before_a_later_fragment_make_a_new_cut() -> None:
+    payload = datagram(2008, 6)
+
+    def out(length: int, later: bytes) -> str:
+        first = fragment6(payload[:1000], 1, before=extension(44, length), first=HOP)
+        last = fragment6(payload[1000:], 1000, before=later, first=HOP if later else 44)
+        pieces = refragment(gather([last, first]), NEW_ID)
+        return "+".join(str(len(piece) - 48 - length) for piece in pieces)
+
+    assert out(48, b"") == "1000+1008"
+    assert out(56, b"") == "1176+832"
+    assert out(56, extension(44)) == "1000+1008"
+
+
 def test_destination_options_behind_the_fragment_header_go_out_before_it() -> None:
     payload = extension(UDP) + datagram(2008, 6)
     whole = gather(cut6(payload, 1008, proto=DEST))

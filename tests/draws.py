@@ -1,0 +1,39 @@
+"""Choices for tests: first what the test says, then seeded random numbers; `asked` counts the draws by kind."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+
+
+class Draws:
+    """An engine's choices by turn, whatever they are for (the keys are not looked at)."""
+
+    def __init__(self, seed: int = 0, *, offsets: Iterable[int] = (), limits: Iterable[int] = ()) -> None:
+        self.offsets, self.limits = list(offsets), list(limits)
+        self.asked: Counter[str] = Counter()
+        self._offsets, self._limits = random.Random(f"{seed} offsets"), random.Random(f"{seed} limits")
+
+    def port_offset(self, key: bytes, proto: int) -> int:
+        self.asked["offset"] += 1
+        return self.offsets.pop(0) if self.offsets else self._offsets.randrange(65536)
+
+    def chain_limit(self, key: bytes) -> int:
+        self.asked["limit"] += 1
+        return self.limits.pop(0) if self.limits else self._limits.randrange(30)
+
+    def connection_id(self, key: bytes, serial: int) -> int:
+        return serial
+
+    def fragment_id(self, key: bytes) -> int:
+        return 0x1234
+
+    def hash_secret(self) -> int:
+        return 0x1234_5678_9ABC_DEF0_1357_9BDF_0246_8ACE
+
+    def save(self) -> dict[str, int]:
+        return {}
+
+    def restore(self, saved: dict[str, int]) -> None:
+        pass
