@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
 
 from .. import __version__
 from ..drivers.capture import CaptureError
@@ -119,9 +118,7 @@ def replay(
         packets=packets,
         seed=seed,
     )
-    code = run_replay(order, lambda engine_error: typer.BadParameter(engine_error))
-    if code:
-        raise typer.Exit(code)
+    raise typer.Exit(_running(lambda: run_replay(order, typer.BadParameter)))
 
 
 @app.command()
@@ -146,19 +143,21 @@ def run(argv: list[str]) -> int:
         app(argv, prog_name="pyconntrack")
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 1
+    return 0
+
+
+def _running(work: Callable[[], int]) -> int:
+    """`work`'s exit status; what fails while running is one clear line and status 1."""
+    try:
+        return work()
     except BrokenPipeError:
         sys.stderr.write("pyconntrack: standard output was closed\n")
         _silence_stdout()
-        return 1
     except (OSError, CaptureError) as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"pyconntrack: {error}", style="red", markup=False, highlight=False
-        )
-        return 1
+        sys.stderr.write(f"pyconntrack: {error}\n")
     except KeyboardInterrupt:
         sys.stderr.write("pyconntrack: interrupted\n")
-        return 1
-    return 0
+    return 1
 
 
 def _silence_stdout() -> None:

@@ -12,8 +12,9 @@ IPv4 without options and in IPv6 without extension headers these octets lie side
 key is one slice.
 
 Lengths: `length` is what the IP header says, `end` how many of these octets were captured.  A snap length
-makes end < length; what then lies beyond `end` is `cut`, not "short".  A total length of 0 with octets behind
-it is what Linux shows for super-packets above 64 KiB (segmentation offload): the frame's length counts.
+makes end < length; what then lies beyond `end` is `cut`, not "short".  An IPv4 total length of 0 with octets behind
+it is what Linux shows for super-packets (segmentation offload): the frame's length counts; in IPv6, where a length
+of 0 is legal, only for frames longer than Ethernet has.
 
 Sources: nf_conntrack_core.c (ipv4_get_l4proto, ipv6_get_l4proto, nf_ct_get_tuple), exthdrs_core.c
 (ipv6_skip_exthdr), nf_conntrack_proto_gre.c (gre_pkt_to_tuple).
@@ -34,6 +35,7 @@ _U16 = Struct("!H")
 PORT_PROTOCOLS = frozenset((6, 17, 132, 136))
 _ICMP = frozenset((1, 58))
 _ZERO4 = bytes(4)
+_LONGEST_FRAME = 1500  # octets of IP in an Ethernet frame without offload
 
 # IPv6 headers that ipv6_skip_exthdr walks over; 59 ends every walk.
 _HOP, _ROUTING, _FRAGMENT, _AUTH, _NONE, _DEST = 0, 43, 44, 51, 59, 60
@@ -152,8 +154,9 @@ def _parse_ipv6(packet: Packet, present: int, wire: int) -> None:
     data = packet.data
     packet.family = 6
     (payload,) = _U16.unpack_from(data, 4)
-    # A payload length of 0 is a jumbogram or an offload super-packet: the frame's length counts.
-    _bound(packet, payload + 40 if payload else (0 if wire > 40 and data[6] != _NONE else 40), present, wire)
+    # A payload length of 0 with more behind it than an Ethernet frame holds is a super-packet (see above); below
+    # that Linux takes it at its word, and what follows is padding.
+    _bound(packet, payload + 40 if payload or wire <= _LONGEST_FRAME else wire, present, wire)
     proto = data[6]
     if proto not in _EXTENSIONS:
         packet.proto = proto

@@ -8,7 +8,7 @@ from typing import Any
 from packets import ICMP, ICMPV6, TCP, UDP
 
 from . import nat, tcp
-from .packet import Fields, read, right_checksum, text, upper, without_padding, write
+from .packet import Fields, read, right_checksum, short_icmp, text, upper, without_padding, write
 
 SECOND = 10**9
 JIFFY = SECOND // 250
@@ -157,7 +157,7 @@ class Model:
         data = without_padding(data)
         fields = read(data)
         if fields is None:
-            return self.invalid(data)
+            return self.invalid(data, "error" if short_icmp(data) else "invalid")
         proto, l4 = fields["proto"], fields["l4"]
         right_family = proto != (ICMPV6 if fields["family"] == 4 else ICMP)
         if proto in (ICMP, ICMPV6) and right_family:

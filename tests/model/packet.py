@@ -55,6 +55,17 @@ def read(data: bytes) -> Fields | None:
     return fields
 
 
+def short_icmp(data: bytes) -> bool:
+    """A whole packet whose ICMP message (of its own family) has fewer than 8 octets."""
+    if len(data) >= 20 and data[0] >> 4 == 4:
+        length, header = int.from_bytes(data[2:4], "big"), (data[0] & 15) * 4
+        return data[9] == ICMP and 20 <= header <= length <= len(data) and length < header + 8
+    if len(data) >= 40 and data[0] >> 4 == 6:
+        length = 40 + int.from_bytes(data[4:6], "big")
+        return data[6] == ICMPV6 and length <= len(data) and length < 48
+    return False
+
+
 def upper(proto: int, l4: bytes) -> tuple[int, int] | None:
     """The transport's part of the tuple: ports; ICMP: identifier, then type * 256 + code; else zeros."""
     if proto in (TCP, UDP, 132, 136):
