@@ -2,7 +2,7 @@
 
 >>> from conntrack import Engine, Masquerade
 >>> engine = Engine(nat=[Masquerade("203.0.113.5", source="10.0.0.0/8")], seed=7)
->>> query = bytes.fromhex("4500001c0001000040110000" "0a000002" "c0000201" "04d2003500080000")
+>>> query = bytes.fromhex("4500001c000100004011aecd0a000002c000020104d2003500082ed4")
 >>> outcome = engine.process(query, now=0.0)
 >>> outcome.verdict, outcome.ctinfo, outcome.packet[12:16].hex()
 ('ACCEPT', 'NEW', 'cb007105')

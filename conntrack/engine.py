@@ -100,7 +100,7 @@ class Engine:
     Raises ValueError, quoting the text, for a bad rule, sysctl, gc or quirk.
 
     >>> engine = Engine(seed=7)
-    >>> syn = bytes.fromhex("4500002800010000400600000a000002c000020104d20050000003e80000000050022000c8cb0000")
+    >>> syn = bytes.fromhex("45000028000100004006aecc0a000002c000020104d20050000003e80000000050022000bad50000")
     >>> engine.process(syn, 0.0).ctinfo
     'NEW'
     >>> print(engine.listing())

@@ -245,7 +245,12 @@ def _key(packet: Packet, base: int) -> None:
     data = packet.data
     addresses = bytes(data[12:20]) if packet.family == 4 else bytes(data[8:40])
     key, need = tuple_of(data, addresses, packet.proto, packet.l4, packet.end)
-    if need:
+    if need < 0:
+        packet.numbers = (0, packet.end - packet.l4)
+        packet.fault = packet.fault or reasons.NO_TUPLE
+    elif need and packet.proto == (1 if packet.family == 4 else 58) and not packet.fragment:
+        return  # too short for a tuple; the tracker's own check comes first, and counts it as an error
+    elif need:
         fault = packet.shortage(need, reasons.NO_TUPLE)
         packet.fault = packet.fault or fault
         if packet.fragment:
@@ -255,7 +260,7 @@ def _key(packet: Packet, base: int) -> None:
 
 
 def tuple_of(data: bytes | bytearray, addresses: bytes, proto: int, l4: int, end: int) -> tuple[bytes, int]:
-    """(key, 0), or (b"", octets that the protocol needs) if there are too few.
+    """(key, 0), or (b"", octets that the protocol needs) if there are too few, or (b"", -1): has no tuple.
 
     PPTP's GRE (version 1) carries only the receiver's call id; the sender's comes from the helper's keymap.
     """
@@ -269,7 +274,7 @@ def tuple_of(data: bytes | bytearray, addresses: bytes, proto: int, l4: int, end
         return addresses + bytes(data[l4 + 4 : l4 + 6]) + bytes(data[l4 : l4 + 2]), 0
     if proto == 47 and l4 + 8 <= end and data[l4 + 1] & 7 == 1:
         if data[l4 + 2] != 0x88 or data[l4 + 3] != 0x0B:
-            return b"", 8
+            return b"", -1
         return addresses + b"\0\0" + bytes(data[l4 + 6 : l4 + 8]), 0
     return addresses + _ZERO4, 0
 

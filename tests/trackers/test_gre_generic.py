@@ -76,7 +76,6 @@ def test_gre_version_1_knows_the_receivers_call() -> None:
     assert {conn.original.sport for conn in engine.conns()} == {0}
 
 
-@pytest.mark.xfail(strict=True, reason="the packet is whole, but the reason says `cut`")
 def test_gre_version_1_without_ppp_has_no_tuple() -> None:
     outcome = send(small_engine(), A, B, gre(1, 0x0800, 7))
     assert (outcome.ctinfo, outcome.reason) == ("INVALID", "no_tuple")

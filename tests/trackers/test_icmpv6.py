@@ -52,7 +52,6 @@ def test_the_timeout_is_a_sysctl() -> None:
     Script(ICMPV6, ((CLIENT, 0), (SERVER, 0)), sysctl=sysctl).play("> 128 5")
 
 
-@pytest.mark.xfail(strict=True, reason="a short ICMPv6 message is taken for one without a tuple")
 @pytest.mark.parametrize("size", range(8))
 def test_fewer_than_eight_octets_are_an_error(size: int) -> None:
     engine = small_engine()

@@ -1,0 +1,197 @@
+"""What many connections cost: time per packet, the gc's sweep, early drop, octets per connection, import time.
+
+One rule: the traffic hits connections at random, so caches miss as they do on a busy gateway.  Memory is measured
+in processes of their own, above what the same process needs with an empty table:
+
+    python benchmarks/bench_table.py rss|traced 4|6 CONNECTIONS      one such measurement, octets per connection
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from struct import pack
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import traffic  # noqa: E402
+from traffic import INSIDE4, INSIDE6, ORIGINAL, PUBLIC4, PUBLIC6  # noqa: E402
+
+from conntrack import Engine, Masquerade  # noqa: E402
+from conntrack.choices import Choices  # noqa: E402
+from conntrack.expiry import LinuxGc  # noqa: E402
+from conntrack.sysctl import SECOND, Settings, Sysctl  # noqa: E402
+from conntrack.table import Table  # noqa: E402
+from conntrack.trackers.table import TRACKERS  # noqa: E402
+from conntrack.tuples import invert  # noqa: E402
+from conntrack.verdict import CONFIRMED  # noqa: E402
+
+NAT = [Masquerade(PUBLIC4, source=INSIDE4), Masquerade(PUBLIC6, source=INSIDE6)]
+PICKS = 20_000
+START = 1_700_000_000 * SECOND
+
+
+def handshakes(number: int, family: int = 4, view: str = traffic.GATEWAY) -> Iterator[list[bytes]]:
+    """For each connection: SYN, SYN/ACK, ACK and the client's first data."""
+    dice = traffic.Dice(family)
+    for i in range(number):
+        if family == 4:
+            client, server = pack("!I", 0x0A000002 + i // 200), pack("!I", 0xC6120000 + i % 5000)
+        else:
+            client = bytes.fromhex("fd00000a0000000000000000") + pack("!I", 2 + i // 200)
+            server = bytes.fromhex("20010db8000c000000000000") + pack("!I", 1 + i % 5000)
+        flow = traffic.Flow(dice, view, client, server, (1024 + i * 7 % 64000, 443))
+        play = flow.play(traffic._TCP, 4)
+        packets = [pieces[0] for _, _, pieces in play]
+        yield packets
+
+
+def full_engine(number: int, nat: bool) -> tuple[Engine, list[bytes]]:
+    """An engine with that many ESTABLISHED connections, and one packet of each."""
+    engine = Engine(NAT if nat else None, seed=1)
+    data = []
+    for i, packets in enumerate(handshakes(number, view=traffic.GATEWAY if nat else traffic.PLAIN)):
+        for packet in packets[:3]:
+            engine.process(packet, START + i * 1000)
+        data.append(packets[3])
+    assert engine.count() == number and not engine.stats.invalid
+    return engine, data
+
+
+@pytest.mark.parametrize("nat", [False, True], ids=["no NAT", "masqueraded"])
+@pytest.mark.parametrize("number", [10**3, 10**4, 10**5])
+def test_scale(meter: Any, number: int, nat: bool) -> None:
+    """`Engine.process` of packets of connections hit at random."""
+    engine, data = full_engine(number, nat)
+    random = Random(1)
+
+    def setup() -> tuple[list[bytes]]:
+        return ([bytes(bytearray(data[int(random.random() * number)])) for _ in range(PICKS)],)
+
+    def run(packets: list[bytes]) -> None:
+        process = engine.process
+        now = START + SECOND
+        for packet in packets:
+            process(packet, now)
+        assert not engine.stats.invalid
+
+    meter(f"process, {number:,} connections, {'masqueraded' if nat else 'no NAT'}", run, PICKS, setup, rounds=7)
+
+
+@pytest.mark.parametrize("number", [10**3, 10**4, 10**5])
+@pytest.mark.parametrize("dead", [False, True], ids=["living", "expired"])
+def test_gc_sweep(meter: Any, number: int, dead: bool) -> None:
+    """One sweep of the whole table: over the living, and with all of them to delete."""
+    settings = Settings(Sysctl())
+
+    def setup() -> tuple[Table, LinuxGc]:
+        table = Table(Choices(1), 262_144)
+        for i in range(number):
+            key = pack("!IIHH", 0x0A000000 + i, 0xC6120001, 1024 + i % 60000, 443)
+            conn = table.allocate(key, invert(key, 17), 17)
+            conn.status |= CONFIRMED
+            conn.deadline = SECOND if dead else 1000 * SECOND
+            table.insert(conn)
+        collector = LinuxGc(table, TRACKERS)
+        collector.run(0, settings)
+        return table, collector
+
+    def run(table: Table, collector: LinuxGc) -> None:
+        collector.run(SECOND + SECOND // 10, settings)
+        assert table.count == (0 if dead else number)
+
+    what = "all expired" if dead else "none expired"
+    meter(f"gc sweep, {number:,} connections, {what}", run, number, setup, rounds=5, unit="connection")
+
+
+def test_early_drop(meter: Any) -> None:
+    """New connections into a table full of unanswered ones: each evicts some."""
+    most = 10_000
+    flow = traffic.Flow(traffic.Dice(1), traffic.PLAIN, bytes((10, 0, 0, 2)), bytes((198, 18, 0, 1)), (1, 53))
+    way = flow.ways[ORIGINAL]
+    packets = [way.packet(17, pack("!HHHH", port, server, 28, 0) + bytes(20))
+               for server in range(1, 3) for port in range(1024, 1024 + most)]  # fmt: skip
+
+    def setup() -> tuple[Engine]:
+        engine = Engine(sysctl={"nf_conntrack_max": most, "nf_conntrack_buckets": most * 2}, seed=1)
+        for packet in packets[:most]:
+            engine.process(packet, START)
+        return (engine,)
+
+    def run(engine: Engine) -> None:
+        process = engine.process
+        for packet in packets[most : most + 2000]:
+            process(packet, START + SECOND)
+
+    meter("new UDP connection into a full table, early drop", run, 2000, setup, rounds=7, unit="connection")
+
+
+# --- memory --------------------------------------------------------------------------------------------
+
+
+def _rss() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def octets_per_connection(how: str, family: int, number: int) -> float:
+    """Of this process: fill a table, see what it took."""
+    engine = Engine(NAT, {"nf_conntrack_acct": 1}, seed=1)
+    for packets in handshakes(100, family):  # whatever is made once is made now
+        for packet in packets:
+            engine.process(packet, START)
+    engine.flush()
+    if how == "traced":
+        tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0] if how == "traced" else _rss()
+    for packets in handshakes(number, family):
+        for packet in packets:
+            engine.process(packet, START)
+    after = tracemalloc.get_traced_memory()[0] if how == "traced" else _rss()
+    assert engine.count() == number, engine.count()
+    return (after - before) / number
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("how", ["rss", "traced"])
+def test_memory(note: Any, how: str, family: int) -> None:
+    """Octets per ESTABLISHED TCP connection, masqueraded, with accounting."""
+    number = 100_000 if how == "rss" else 20_000
+    command = [sys.executable, __file__, how, str(family), str(number)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    what = f"memory of an IPv{family} TCP connection, masqueraded, acct"
+    name = "resident" if how == "rss" else "tracemalloc"
+    note(what, f"{float(done.stdout):,.0f} octets", f"{name}, {number:,} connections")
+
+
+def test_import_time(note: Any) -> None:
+    """`import conntrack` above a bare interpreter, files in the page cache."""
+    times: dict[str, list[float]] = {"pass": [], "import conntrack": []}
+    for _ in range(12):
+        for code, taken in times.items():
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE.parent)
+            taken.append(time.perf_counter() - begun)
+    bare, whole = (statistics.median(taken[1:]) for taken in times.values())
+    note(
+        "import conntrack, above bare Python",
+        f"{(whole - bare) * 1000:.0f} ms",
+        f"bare {bare * 1000:.0f} ms, of 11",
+    )
+
+
+if __name__ == "__main__":
+    print(octets_per_connection(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
