@@ -25,15 +25,13 @@ nf_ct_resolve_clash), nf_nat_core.c (nf_nat_inet_fn) of Linux 6.18.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from . import reasons, show, verdict
 from .choices import Choices, ChoiceSource
 from .conn import PACKET, Conn
 from .events import EventStream, event_of
 from .expiry import EagerGc, LinuxGc
-from .journal import Journal
 from .nat import rewrite
 from .nat.choose import DONE, Chooser
 from .nat.ranges import null_binding
@@ -44,6 +42,7 @@ from .sysctl import SECOND, Settings, Sysctl
 from .table import TIMEOUT, Table, direction_of
 from .trackers import AGAIN, BAD, GONE, KILL, icmp, icmpv6
 from .trackers.table import TRACKERS
+from .trial import Trial
 from .tuples import DEFAULT_ZONE, Zone, address_text, bare, destination, invert, zoned
 from .verdict import (
     CONFIRMED,
@@ -430,22 +429,16 @@ class Engine:
 
     def _error_or_untracked(self, packet: Packet, zone: Zone) -> tuple[Conn | None, int] | None:
         """ICMP errors find the connection they quote; some ICMPv6 is nobody's.  None: ordinary tracking."""
+        at, reason = icmp.quote_offset(packet) if packet.proto == ICMP else icmpv6.quote_offset(packet)
+        if reason == reasons.ICMPV6_UNTRACKED:
+            packet.fault = reason
+            return None, UNTRACKED
+        if reason:
+            return self._invalid(packet, reason)
+        if at == 0:
+            return None
         data, l4 = packet.data, packet.l4
         kind = data[l4]
-        if packet.proto == ICMP:
-            if kind not in icmp.ERRORS:
-                return None
-            at = l4 + icmp.QUOTE_AT
-        else:
-            if kind in icmpv6.UNTRACKED_TYPES:
-                packet.fault = reasons.ICMPV6_UNTRACKED
-                packet.numbers = (kind,)
-                return None, UNTRACKED
-            at, reason = icmpv6.quote_offset(packet)
-            if reason:
-                return self._invalid(packet, reason)
-            if at == 0:
-                return None
         proto, _, quote = quoted(data, packet.family, at, packet.end)
         inverted = invert(quote, proto) if quote else b""
         if not inverted:
@@ -665,59 +658,3 @@ class Engine:
     def trial(self) -> Trial:
         """`with engine.trial():` — whatever is processed inside leaves no trace afterwards."""
         return Trial(self)
-
-
-class Trial:
-    """Journals what packets change, and puts it back on exit."""
-
-    __slots__ = ("_engine", "_journal", "_saved")
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._journal = Journal()
-        self._saved: tuple[Any, ...] = ()
-
-    def __enter__(self) -> Engine:
-        engine = self._engine
-        table = engine._table
-        if table.journal is not None:
-            raise ValueError("a trial is already running")
-        events = engine._events
-        self._saved = (
-            engine._now,
-            table.now,
-            table.count,
-            table.serial,
-            engine.stats.save(),
-            engine._choices.save(),
-            engine._gc.save(),
-            events,
-            0 if events is None else len(events),
-        )
-        table.journal = engine._reassembler.journal = self._journal
-        return engine
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        engine = self._engine
-        table = engine._table
-        table.journal = engine._reassembler.journal = None
-        self._journal.rollback()
-        (
-            engine._now,
-            table.now,
-            table.count,
-            table.serial,
-            stats,
-            choices,
-            gc,
-            events,
-            length,
-        ) = self._saved
-        engine.stats.restore(stats)
-        engine._choices.restore(choices)
-        engine._gc.restore(gc)
-        engine._events = events
-        if events is not None:
-            events.truncate(length)

@@ -26,6 +26,7 @@ from typing import Final
 from ..conn import Conn
 from ..engine import Engine
 from ..nat import rewrite
+from ..trackers import icmp, icmpv6
 from ..tuples import bare, destination, halves, invert, source
 from ..verdict import DST, ICMP, ICMPV6, NAT_MASK, SRC
 from ..wire.packet import Packet, parse, quoted
@@ -34,7 +35,6 @@ GATEWAY: Final = "gateway"
 INSIDE: Final = "inside"
 OUTSIDE: Final = "outside"
 VIEWS: Final = (GATEWAY, INSIDE, OUTSIDE)
-_ERRORS4: Final = frozenset((3, 4, 5, 11, 12))
 
 
 @dataclass(slots=True)
@@ -159,14 +159,10 @@ class Networks:
 
 def _quote_at(packet: Packet) -> int:
     """Where an ICMP error's quoted packet starts; 0 if this is none."""
-    if packet.lacks(8):
+    if packet.proto not in (ICMP, ICMPV6) or packet.lacks(8):
         return 0
-    kind = packet.data[packet.l4]
-    if packet.proto == ICMP and kind in _ERRORS4:
-        return packet.l4 + 8
-    if packet.proto == ICMPV6 and kind < 128:
-        return packet.l4 + 8
-    return 0
+    at, _ = icmp.quote_offset(packet) if packet.proto == ICMP else icmpv6.quote_offset(packet)
+    return at
 
 
 def _readdress_error(packet: Packet, reply: bytes, conn: Conn) -> None:

@@ -3,8 +3,8 @@
 A query's tuple is its identifier, type and code, and the answer's is the same with the answer's type, so any
 number of queries with one identifier is one connection, renewed for 30 s by every packet, never ASSURED.
 
-Errors (3, 4, 5, 11, 12) never make a connection.  `quoted_error` reads the packet they quote; the engine looks
-its inverse up and attaches what it finds as RELATED.
+Errors (3, 4, 5, 11, 12) never make a connection.  `quote_offset` says where the packet they quote starts; the
+engine looks its inverse up and attaches what it finds as RELATED.
 
 Sources: nf_conntrack_proto_icmp.c (nf_conntrack_icmpv4_error, nf_conntrack_icmp_packet); RFC 792.
 """
@@ -36,6 +36,11 @@ def check(packet: Packet, verify: bool, settings: Settings) -> str:
         packet.numbers = (kind,)
         return reasons.ICMP_TYPE
     return ""
+
+
+def quote_offset(packet: Packet) -> tuple[int, str]:
+    """(where the quoted packet starts, ""); (0, "") if this message is no error."""
+    return (packet.l4 + QUOTE_AT if packet.data[packet.l4] in ERRORS else 0), ""
 
 
 def begin(packet: Packet, settings: Settings) -> tuple[str, Memory]:

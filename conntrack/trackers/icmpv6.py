@@ -37,9 +37,15 @@ def check(packet: Packet, verify: bool, settings: Settings) -> str:
 
 
 def quote_offset(packet: Packet) -> tuple[int, str]:
-    """(where the quoted packet starts, reason); (0, "") if this message is no error."""
+    """(where the quoted packet starts, reason); (0, "") if this message is no error.
+
+    The reason is that of a bad redirect, or ICMPV6_UNTRACKED for messages that are nobody's.
+    """
     data, l4 = packet.data, packet.l4
     kind = data[l4]
+    if kind in UNTRACKED_TYPES:
+        packet.numbers = (kind,)
+        return 0, reasons.ICMPV6_UNTRACKED
     if kind < 128:
         return l4 + QUOTE_AT, ""
     if kind != REDIRECT:
