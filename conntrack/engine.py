@@ -605,10 +605,11 @@ class Engine:
         now = self._now
         return iter([conn for conn in self._table if conn.deadline > now])
 
-    def find(self, key: bytes, proto: int) -> Conn | None:
-        """The live connection with tuple `key` (packed, see `tuples`) in either direction; touches nothing."""
+    def find(self, key: bytes, proto: int, now: int | None = None) -> Conn | None:
+        """The connection with tuple `key` (packed, see `tuples`) in either direction that is alive at `now`
+        (ns; None: the engine's time); touches nothing."""
         conn = self._table.by_protocol[proto].get(key)
-        return conn if conn is not None and conn.deadline > self._now else None
+        return conn if conn is not None and conn.deadline > (self._now if now is None else now) else None
 
     def count(self) -> int:
         """`conntrack -C`: entries in the table, expired ones that nobody has met yet included."""

@@ -121,7 +121,8 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, list[Con
     with open_capture(HERE / "gateway-inside.pcap") as reader, create_capture(out, like=reader) as writer:
         for step in Replay(reader, engine, vantage, writer).steps():
             assert step.outcome is None or step.outcome.ctinfo != "INVALID", step
-            engine.check()
+            if step.number % 50 == 0:
+                engine.check()
     return engine, ended, vantage, out
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from ipaddress import ip_address
 from itertools import count, islice
+from random import Random
 
 import packets
 import pytest
@@ -490,10 +491,10 @@ def test_the_ceiling_of_512_buckets_is_what_the_kernel_reached() -> None:
     """10,000 flows all fit, of 12,000 some 11,950 (kernel: 11,954), of 16,000 some 15,080 (15,085)."""
     box = engine()
     entries = {}
-    for number in range(16000):
+    for tried, number in enumerate(Random(1).sample(range(2**24), 16000), 1):
         open_flow(box, number)
-        if number + 1 in (10000, 12000, 16000):
-            entries[number + 1] = box.count()
+        if tried in (10000, 12000, 16000):
+            entries[tried] = box.count()
     assert entries[10000] == pytest.approx(10000, abs=3)
     assert entries[12000] == pytest.approx(11954, rel=0.004)
     assert entries[16000] == pytest.approx(15085, rel=0.006)
@@ -510,7 +511,7 @@ def test_resizing_loses_nothing_and_tells_nobody() -> None:
         open_flow(box, number)
     list(events)
     listing = box.listing()
-    for size in (1, 513, 100000, 4096, 512):
+    for size in (1, 513, 30000, 512):
         box.sysctl["nf_conntrack_buckets"] = size
         box.check()
         assert box.count() == 3000 and len(events) == 0

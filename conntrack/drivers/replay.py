@@ -80,7 +80,7 @@ class Replay:
         wire_length = max(frame.wire_length - offset, len(data))
         vantage = self._vantage
         interface = self._reader.interfaces[frame.interface].name or None
-        readdressed = vantage.readdress(data, wire_length)
+        readdressed = vantage.readdress(data, frame.time, wire_length)
         given = data if readdressed is None else readdressed
         outcome = self._engine.process(given, frame.time, iface=interface, wire_length=wire_length)
         vantage.note(outcome.conn)

@@ -71,14 +71,14 @@ class Vantage:
         # (source, destination) of an answer -> its connection; for fragments without ports
         self._pairs: dict[bytes, Conn] = {}
 
-    def readdress(self, data: bytes, wire_length: int | None = None) -> bytes | None:
-        """The packet as the other wire carried it, or None: it goes in unchanged."""
+    def readdress(self, data: bytes, now: int, wire_length: int | None = None) -> bytes | None:
+        """The packet as the other wire carried it at `now` (ns), or None: it goes in unchanged."""
         if self.view == GATEWAY:
             return None
         packet = parse(data, wire_length)
         if not packet.key or (not packet.l4 and not packet.fragment):
             return None
-        conn, reason = self._connection(packet)
+        conn, reason = self._connection(packet, now)
         if conn is None:
             if self._inbound(packet.key):
                 self.seen.unsolicited += 1
@@ -108,7 +108,7 @@ class Vantage:
         else:
             self.seen.differing += 1
 
-    def _connection(self, packet: Packet) -> tuple[Conn | None, str]:
+    def _connection(self, packet: Packet, now: int) -> tuple[Conn | None, str]:
         """The connection whose answer this packet is, and how that was seen."""
         proto, key = packet.proto, packet.key
         if packet.fragment and packet.fault:
@@ -118,14 +118,14 @@ class Vantage:
         at = _quote_at(packet)
         if at:
             inner, _, quote = quoted(packet.data, packet.family, at, packet.end)
-            conn = self._engine.find(quote, inner) if quote else None
+            conn = self._engine.find(quote, inner, now) if quote else None
             if conn is not None and bare(conn.orig) == quote and source(quote) == destination(key):
                 return conn, "error"
             return None, "error"
         inverse = invert(key, proto)
         if not inverse or inverse == key:
             return None, ""
-        conn = self._engine.find(inverse, proto)
+        conn = self._engine.find(inverse, proto, now)
         if conn is None or bare(conn.orig) != inverse:
             return None, ""
         return conn, "answer"
@@ -166,9 +166,16 @@ def _quote_at(packet: Packet) -> int:
 
 
 def _readdress_error(packet: Packet, reply: bytes, conn: Conn) -> None:
-    """An error about an original packet: the quote's source and the outer destination become the public ones."""
-    rewrite.replace_quoted(packet, SRC, invert(reply, conn.proto))
-    rewrite.replace(packet, packet.proto, DST, reply)
+    """An error about an original packet: quote and outer destination become the other wire's.
+
+    So does an outer source that is the destination of the quoted packet; another router's stays.
+    """
+    forward = invert(reply, conn.proto)
+    for manip in (SRC, DST):
+        rewrite.replace_quoted(packet, manip, forward)
+    from_the_end = source(packet.key) == destination(conn.orig)
+    for manip in (SRC, DST) if from_the_end else (DST,):
+        rewrite.replace(packet, packet.proto, manip, reply)
 
 
 def _readdress_address(packet: Packet, reply: bytes) -> None:
