@@ -90,5 +90,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section(script)
         terminalreporter.write_line("\n".join(lines))
         if config.getoption("--write-results"):
-            name = script.removeprefix("bench_") + ".txt"
-            (HERE / "results" / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (HERE / "results" / f"{script}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

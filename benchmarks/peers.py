@@ -175,9 +175,9 @@ def _peak() -> int:
 
 def child(peer: str, source: str, view: str) -> None:
     """One run, in a process of its own: prints what it saw."""
-    with tempfile.NamedTemporaryFile() as empty:
-        # a capture without packets first: what is imported and made once does not count as connections
-        empty.write(Path(source).read_bytes()[:24])
+    # a capture without packets first: what is imported and made once does not count as connections
+    with open(source, "rb") as file, tempfile.NamedTemporaryFile() as empty:
+        empty.write(file.read(24))
         empty.flush()
         RUN[peer](empty.name, view)
     _keep.clear()

@@ -58,8 +58,14 @@ class Extra:
     def copy(self) -> Extra:
         """Another with the same values."""
         other = Extra()
-        for name in Extra.__slots__:
-            setattr(other, name, getattr(self, name))
+        other.mark = self.mark
+        other.zone = self.zone
+        other.helper = self.helper
+        other.master = self.master
+        other.timeouts = self.timeouts
+        other.out_iface = self.out_iface
+        other.end = self.end
+        other.end_reason = self.end_reason
         return other
 
 
@@ -204,18 +210,38 @@ class Conn:
     # --- the trial journal -----------------------------------------------------------------------------
 
     def save(self) -> tuple[Any, ...]:
-        """All slots (for `journal.Journal`)."""
-        saved = tuple(getattr(self, name) for name in _SAVED)
-        return (*saved, self.extra if self.extra is _NO_EXTRA else self.extra.copy())
+        """All that can change (for `journal.Journal`)."""
+        return (
+            self.orig,
+            self.reply,
+            self.state,
+            self.status,
+            self.deadline,
+            self.memory,
+            self.traffic_orig,
+            self.traffic_reply,
+            self.buckets,
+            self.start,
+            self.pending,
+            self.extra if self.extra is _NO_EXTRA else self.extra.copy(),
+        )
 
     def restore(self, saved: tuple[Any, ...]) -> None:
         """Back to `saved`."""
-        for name, value in zip(_SAVED, saved, strict=False):
-            setattr(self, name, value)
-        self.extra = saved[-1]
-
-
-_SAVED: Final = tuple(name for name in Conn.__slots__ if name not in ("home", "extra"))
+        (
+            self.orig,
+            self.reply,
+            self.state,
+            self.status,
+            self.deadline,
+            self.memory,
+            self.traffic_orig,
+            self.traffic_reply,
+            self.buckets,
+            self.start,
+            self.pending,
+            self.extra,
+        ) = saved
 
 
 def decimal_time(time: int) -> str:

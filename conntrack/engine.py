@@ -80,8 +80,11 @@ _CLASH_TIMEOUT: Final = SECOND  # how long the loser of a clash may be answered
 _QUIRKS: Final = frozenset(("udplite",))
 
 
-def nanoseconds(now: float) -> int:
-    """`now` as int nanoseconds: an int is taken as nanoseconds, a float as seconds."""
+def nanoseconds(now: int | float) -> int:
+    """`now` as int nanoseconds: an int is taken as nanoseconds, a float as seconds.
+
+    (`int | float` and not `float`: compiled, a float parameter would turn the int into seconds.)
+    """
     return now if isinstance(now, int) else round(now * 1e9)
 
 
@@ -148,7 +151,7 @@ class Engine:
     def process(
         self,
         packet: bytes,
-        now: float,
+        now: int | float,
         *,
         iface: str | None = None,
         out_iface: str | None = None,
@@ -191,7 +194,7 @@ class Engine:
 
     # --- the steps -------------------------------------------------------------------------------------
 
-    def advance(self, now: float) -> int:
+    def advance(self, now: int | float) -> int:
         """Let time pass up to `now` (gc, reassembly timeouts); the engine's time in ns afterwards."""
         time = nanoseconds(now)
         if time < self._now:

@@ -94,6 +94,16 @@ class Outcome:
         """IP octets, as accounting counts them."""
         return self._packet.length
 
+    @property
+    def captured(self) -> int:
+        """IP octets that were captured; fewer than `length` where a snap length cut the packet."""
+        return self._packet.end
+
+    @property
+    def reassembled(self) -> bool:
+        """Did it come in as fragments?"""
+        return self._packet.pieces is not None or self._packet.fragment
+
     def log_text(self, log_invalid: int = 255) -> str | None:
         """The kernel's log line without addresses for `nf_conntrack_log_invalid` = `log_invalid`, or None."""
         packet = self._packet

@@ -15,13 +15,14 @@ from random import Random
 
 import packets
 import pytest
+from draws import Draws
+from packets import ICMP, TCP, UDP, ip
+from script import Script
+
 from conntrack import Conn, Engine, Masquerade, Outcome
 from conntrack.table import Table
 from conntrack.tuples import Zone
 from conntrack.wire.packet import parse
-from draws import Draws
-from packets import ICMP, TCP, UDP, ip
-from script import Script
 
 SECOND = 10**9
 SERVER = "192.0.2.1"
@@ -152,9 +153,9 @@ def test_eagerly_collected_entries_end_at_their_deadline() -> None:
     box.process(query(3, back=True), 20.0)
     box.advance(1000.0)
     ended = [(event.record["orig"]["src"], event.time) for event in events if event.type == "DESTROY"]
-    assert ended == [
-        (address(number), int((number / 10 + 30) * 10) * SECOND // 10) for number in (0, 1, 2, 4)
-    ] + [(address(3), 50 * SECOND)]
+    assert ended == [(address(number), int((number / 10 + 30) * 10) * SECOND // 10) for number in (0, 1, 2, 4)] + [
+        (address(3), 50 * SECOND)
+    ]
     assert box.count() == 0
 
 

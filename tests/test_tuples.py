@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import packets
 import pytest
-from conntrack import Tuple
-from conntrack.tuples import DEFAULT_ZONE, Zone, bare, family_of, invert, zone_of, zoned
-from conntrack.wire.packet import parse
 from hypothesis import given
 from hypothesis import strategies as st
 from packets import ESP, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, ip
+
+from conntrack import Tuple
+from conntrack.tuples import DEFAULT_ZONE, Zone, bare, family_of, invert, zone_of, zoned
+from conntrack.wire.packet import parse
 
 A, B, A6, B6 = "10.0.0.2", "192.0.2.1", "fd00::2", "2600::1"
 
@@ -102,7 +103,7 @@ def test_a_tuple_is_the_key_for_people(ends: tuple[str, str], a: int, b: int, zo
 def test_a_zone_counts_only_in_its_directions() -> None:
     for directions, effective in ((3, (5, 5)), (1, (5, 0)), (2, (0, 5))):
         assert tuple(Zone(5, directions).effective(side) for side in (0, 1)) == effective
-    assert DEFAULT_ZONE == Zone(0, 3)
+    assert Zone(0, 3) == DEFAULT_ZONE
 
 
 def test_records_show_what_the_protocol_has() -> None:

@@ -84,7 +84,9 @@ class Replay:
         given = data if readdressed is None else readdressed
         outcome = self._engine.process(given, frame.time, iface=interface, wire_length=wire_length)
         vantage.note(outcome.conn)
-        consumed = parse(data, wire_length).end
+        if self._writer is None and readdressed is None:
+            return outcome
+        consumed = parse(data, wire_length).end if outcome.reassembled else outcome.captured
         packets = outcome.packets
         if readdressed is not None:
             if outcome.verdict == ACCEPT:

@@ -61,8 +61,8 @@ class Chooser:
         self._table = table
         self._choices = choices
         self._stats = stats
-        # (protocol, original source, zone) -> its connections, newest first
-        self._by_source: dict[bytes, tuple[Conn, ...]] = {}
+        # (protocol, original source, zone) -> its connection, or its connections, newest first
+        self._by_source: dict[bytes, Conn | tuple[Conn, ...]] = {}
 
     def setup(self, conn: Conn, nat_range: NatRange, manip: int) -> None:
         """Decide `manip` for an unconfirmed connection; a confirmed one stays as it is."""
@@ -77,7 +77,8 @@ class Chooser:
             source = _source_key(conn)
             if self._table.journal is not None:
                 self._table.journal.item(self._by_source, source)
-            self._by_source[source] = (conn, *self._by_source.get(source, ()))
+            known = self._known(source)
+            self._by_source[source] = (conn, *known) if known else conn
         conn.status |= DONE[manip]
 
     def forget(self, conn: Conn) -> None:
@@ -85,22 +86,25 @@ class Chooser:
         if not conn.status & SRC_NAT_DONE:
             return
         source = _source_key(conn)
-        known = self._by_source.get(source, ())
+        rest = [other for other in self._known(source) if other is not conn]
         if self._table.journal is not None:
             self._table.journal.item(self._by_source, source)
-        rest = tuple(other for other in known if other is not conn)
         if rest:
-            self._by_source[source] = rest
+            self._by_source[source] = tuple(rest) if len(rest) > 1 else rest[0]
         else:
             self._by_source.pop(source, None)
 
     def check(self, live: int) -> None:
         """Assert that nothing is remembered twice or for ever (`live` connections at most)."""
-        remembered = [conn for conns in self._by_source.values() for conn in conns]
+        remembered = [conn for source in self._by_source for conn in self._known(source)]
         assert len(remembered) == len({id(conn) for conn in remembered}) <= live, "by-source memory leaks"
         assert not any(conn.status & DYING for conn in remembered), "by-source memory holds a dead connection"
 
     # ---------------------------------------------------------------------------------------------------
+
+    def _known(self, source: bytes) -> tuple[Conn, ...]:
+        found = self._by_source.get(source, ())
+        return found if isinstance(found, tuple) else (found,)
 
     def _reply_key(self, key: bytes, conn: Conn) -> bytes:
         return zoned(invert(key, conn.proto), conn.extra.zone.effective(REPLY))
@@ -151,7 +155,7 @@ class Chooser:
     def _shared(self, current: bytes, wanted: NatRange, conn: Conn) -> bytes:
         """The mapping that another connection from the same source has, towards this destination; or b""."""
         size = (len(current) - 4) // 2
-        for other in self._by_source.get(_source_key(conn), ()):
+        for other in self._known(_source_key(conn)):
             mapped = invert(bare(other.reply), other.proto)
             src, _, src_u, _ = halves(mapped)
             key = src + current[size : 2 * size] + src_u + current[-2:]

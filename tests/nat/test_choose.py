@@ -10,9 +10,10 @@ from typing import Any
 
 import packets
 import pytest
-from conntrack import Dnat, Engine, Masquerade, Netmap, Outcome, Redirect, Snat
 from draws import Draws
 from packets import ESP, GRE, ICMP, SCTP, TCP, UDP, ip
+
+from conntrack import Dnat, Engine, Masquerade, Netmap, Outcome, Redirect, Snat
 
 SERVER = "8.8.8.8"
 
@@ -181,7 +182,9 @@ def test_a_random_destination_port_is_drawn() -> None:
     assert ends(send(box, "203.0.113.5", 999, "198.51.100.1", 55))[3] == 52
 
 
-@pytest.mark.parametrize(("public", "port"), [(8000, 50), (8007, 57), (8010, 60), (8011, 50), (7999, 65535 % 11 + 50)])
+@pytest.mark.parametrize(
+    ("public", "port"), [(8000, 50), (8007, 57), (8010, 60), (8011, 50), (7999, 65535 % 11 + 50)]
+)
 def test_a_shifted_range_maps_its_base_to_the_first_port(public: int, port: int) -> None:
     box = engine(Dnat("10.0.0.5", protocol="udp", ports="50-60", base=8000))
     assert ends(send(box, "203.0.113.5", 999, "198.51.100.1", public))[3] == port
@@ -199,7 +202,10 @@ def test_redirect_changes_the_port_and_the_address_it_is_given() -> None:
 
 
 def test_netmap_keeps_the_host_bits_and_the_ports() -> None:
-    outward, inward = Netmap("198.51.100.0/24", source="10.1.2.0/24"), Netmap("10.1.2.0/24", destination="192.0.2.0/24")
+    outward, inward = (
+        Netmap("198.51.100.0/24", source="10.1.2.0/24"),
+        Netmap("10.1.2.0/24", destination="192.0.2.0/24"),
+    )
     box = engine(outward, inward)
     assert ends(send(box, "10.1.2.77", 999, SERVER, 53))[:2] == ("198.51.100.77", 999)
     assert ends(send(box, "203.0.113.5", 999, "192.0.2.200", 80))[2:] == ("10.1.2.200", 80)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import packets
 import pytest
-from conntrack import Engine, Outcome
 from packets import ESP, GRE, ip
 from script import Script, small_engine
+
+from conntrack import Engine, Outcome
 
 A, B = "10.0.0.2", "192.0.2.1"
 DCCP, IPIP, AH = 33, 4, 51
@@ -17,7 +18,9 @@ ENDS = ((A, 0), (B, 0))
 
 
 def gre(version: int = 0, protocol: int = 0x0800, call: int = 0) -> bytes:
-    return bytes((0x20 if version else 0, version)) + protocol.to_bytes(2, "big") + bytes(2) + call.to_bytes(2, "big")
+    return (
+        bytes((0x20 if version else 0, version)) + protocol.to_bytes(2, "big") + bytes(2) + call.to_bytes(2, "big")
+    )
 
 
 def send(engine: Engine, src: str, dst: str, l4: bytes) -> Outcome:

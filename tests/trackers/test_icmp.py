@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import packets
 import pytest
-from conntrack import Engine, Outcome
 from packets import ESP, ICMP, ICMPV6, TCP, UDP, ip
 from script import Script, small_engine
+
+from conntrack import Engine, Outcome
 
 CLIENT, SERVER, ROUTER = "10.0.0.2", "192.0.2.1", "198.18.0.1"
 ENDS = ((CLIENT, 0), (SERVER, 0))
@@ -134,7 +135,9 @@ def test_an_error_about_a_known_flow_is_related_and_touches_nothing(kind: int) -
     before = conn.to_dict()
     outcome = send(engine, packets.icmp_error(kind, 1, quote), ROUTER, CLIENT, now=10.0)
     assert (outcome.ctinfo, outcome.direction, outcome.counted) == ("RELATED", "reply", False)
-    assert outcome.conn is conn and outcome.reason == "related_error" and outcome.detail == {"type": kind, "code": 1}
+    assert (
+        outcome.conn is conn and outcome.reason == "related_error" and outcome.detail == {"type": kind, "code": 1}
+    )
     assert conn.to_dict() == before | {"timeout": 20}
 
 

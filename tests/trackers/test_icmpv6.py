@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import packets
 import pytest
-from conntrack import Engine, Outcome
 from packets import ICMPV6, TCP, UDP, ip
 from script import Script, small_engine
+
+from conntrack import Engine, Outcome
 
 CLIENT, SERVER, ROUTER, ON_LINK = "fd00::2", "2600::1", "2001:db8::99", "fe80::1"
 UNTRACKED = {130, 131, 132, 133, 134, 135, 136, 143, 151, 152}
@@ -129,7 +130,14 @@ REDIRECTS = [  # how it differs, what is changed, source, hop limit, reason, log
     ("routed", {}, ON_LINK, 254, "icmpv6_redirect_source", "invalid saddr or hoplimit for redirect"),
     ("from afar", {}, ROUTER, 255, "icmpv6_redirect_source", "invalid saddr or hoplimit for redirect"),
     ("no option", {"size": 40}, ON_LINK, 255, "icmpv6_redirect_options", "redirect without options"),
-    ("option of length 0", {"option": b"\x04\x00"}, ON_LINK, 255, "icmpv6_redirect_options", "redirect without options"),
+    (
+        "option of length 0",
+        {"option": b"\x04\x00"},
+        ON_LINK,
+        255,
+        "icmpv6_redirect_options",
+        "redirect without options",
+    ),
     ("another option", {"option": b"\x02\x01"}, ON_LINK, 255, "not_invertible", None),
 ]
 

@@ -27,7 +27,9 @@ def script(text: str = "", **sysctl: int) -> Script:
 
 
 def test_the_whole_life_of_an_association() -> None:
-    script(OPEN + """
+    script(
+        OPEN
+        + """
         > data              vtag 9    ESTABLISHED 210 counted
         < sack              vtag 7    ESTABLISHED 210 counted
         > heartbeat         vtag 9    ESTABLISHED 210
@@ -35,15 +37,19 @@ def test_the_whole_life_of_an_association() -> None:
         > shutdown          vtag 9    SHUTDOWN_SENT 3
         < shutdown_ack      vtag 7    SHUTDOWN_ACK_SENT 3
         > shutdown_complete vtag 9    CLOSED 10
-    """)
+    """
+    )
 
 
 def test_the_server_may_close() -> None:
-    script(OPEN + """
+    script(
+        OPEN
+        + """
         < shutdown          vtag 7    SHUTDOWN_RECD 3
         > shutdown_ack      vtag 9    SHUTDOWN_ACK_SENT 3
         < shutdown_complete vtag 7    CLOSED 10
-    """)
+    """
+    )
 
 
 def test_timeouts_are_sysctls() -> None:
@@ -129,7 +135,7 @@ def test_every_cell_of_the_grids(direction: str, chunk: str, old: str, cell: str
     if old == "HS" and direction == "<":
         tag = 0  # the server's tag is not known yet
     # INITs carry no tag but ask for one; here each asks again for what it has asked for before
-    word = f"{chunk}/{ {'>': 7, '<': 9}[direction]}" if chunk.startswith("init") else chunk
+    word = f"{chunk}/{ {'>': 7, '<': 9}[direction] }" if chunk.startswith("init") else chunk
     left = TIMEOUTS[old] - 1
     if cell == "IV":
         # what a chunk does to the tags before its cell says INVALID is not undone, but no state changes
@@ -301,7 +307,9 @@ def test_a_second_path_is_learned_from_heartbeats() -> None:
 
 
 def test_a_heartbeat_with_a_new_tag_is_believed_if_the_answer_agrees() -> None:
-    script(BEGIN + """
+    script(
+        BEGIN
+        + """
         +10s
         > heartbeat      vtag 99      ESTABLISHED 200 sctp_ignored uncounted
         < heartbeat_ack  vtag 77      ESTABLISHED 210 counted
@@ -309,7 +317,8 @@ def test_a_heartbeat_with_a_new_tag_is_believed_if_the_answer_agrees() -> None:
         > data           vtag 99      INVALID sctp_vtag            # forgotten until a heartbeat shows it again
         > heartbeat      vtag 99      ESTABLISHED 210
         > data           vtag 99      ESTABLISHED 210
-    """)
+    """
+    )
 
 
 def test_a_heartbeat_with_a_new_tag_and_data_is_invalid() -> None:
@@ -320,11 +329,14 @@ def test_a_heartbeat_with_a_new_tag_and_data_is_invalid() -> None:
 def test_an_answer_with_a_new_tag_needs_a_failed_heartbeat_of_the_other_side() -> None:
     script(BEGIN + "< heartbeat_ack vtag 77   INVALID sctp_chunk_vtag")
     script(BEGIN + "> heartbeat vtag 99 sctp_ignored \n > heartbeat_ack vtag 99   INVALID sctp_chunk_vtag")
-    script(BEGIN + """
+    script(
+        BEGIN
+        + """
         > heartbeat      vtag 99      sctp_ignored
         > heartbeat      vtag 9       ESTABLISHED          # the right tag again: nothing has failed
         < heartbeat_ack  vtag 77      INVALID sctp_chunk_vtag
-    """)
+    """
+    )
 
 
 def test_every_chunk_of_a_packet_moves_the_state() -> None:

@@ -161,7 +161,9 @@ def summed_with(protocol: int, coverage: int, src: str = CLIENT, dst: str = SERV
 @pytest.mark.parametrize(("protocol", "quirk", "right"), [
     (136, True, False), (17, True, True), (136, False, True), (17, False, False),
 ])  # fmt: skip
-def test_linux_sums_udplite_with_udps_protocol_number(protocol: int, quirk: bool, right: bool, coverage: int) -> None:
+def test_linux_sums_udplite_with_udps_protocol_number(
+    protocol: int, quirk: bool, right: bool, coverage: int
+) -> None:
     """Each coverage: what RFC 3828 calls right is INVALID on Linux, and the other way round."""
     engine = small_engine(quirks={"udplite": quirk})
     outcome = engine.process(ip(CLIENT, SERVER, UDPLITE, summed_with(protocol, coverage), seal=False), 0.0)
