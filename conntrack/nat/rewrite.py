@@ -66,15 +66,33 @@ def replace_quoted(packet: Packet, manip: int, target: bytes) -> str:
     """Rewrite half `manip` of the packet that an ICMP error quotes, and the error's own checksum with it."""
     quote, end = packet.l4 + 8, packet.end
     data = writable(packet)
-    before = ones_sum(data[quote:end])
     proto, l4, known = _inner(packet, quote)
+    before = ones_sum(data[quote:end])
     if known:
+        covered = _covered(packet, quote, l4)
         reason = _mangle(packet, quote, proto, l4, manip, target)
         if reason:
             return reason
+        if _checksum_hidden(packet, proto, l4):
+            # a snap length hid the quoted checksum: it changed against what it covers, and we are covering it
+            before += _covered(packet, quote, l4) - covered
     if packet.checksum != PARTIAL:
         _patch(data, packet.l4 + 2, (ones_sum(data[quote:end]) - before) % 0xFFFF)
     return ""
+
+
+def _covered(packet: Packet, quote: int, l4: int) -> int:
+    """Sum of what a translation changes under a quoted TCP or UDP checksum: addresses and ports."""
+    data = packet.data
+    addresses = data[quote + 12 : quote + 20] if packet.family == 4 else data[quote + 8 : quote + 40]
+    return ones_sum(addresses) + ones_sum(data[l4 : min(l4 + 4, packet.end)])
+
+
+def _checksum_hidden(packet: Packet, proto: int, l4: int) -> bool:
+    """Is the quoted transport checksum there, but beyond what was captured?  (That a UDP sum is 0 is unlikely.)"""
+    if proto == TCP:
+        return l4 + 20 <= packet.length and l4 + 18 > packet.end
+    return proto == UDP and l4 + 8 <= packet.length and l4 + 8 > packet.end
 
 
 def replace_address(packet: Packet, manip: int, address: bytes) -> int:

@@ -417,11 +417,12 @@ def test_a_cut_error_is_translated_as_far_as_it_goes(proto: int, family: int) ->
     assert set(wrong) <= set(inside_header)
 
 
-@pytest.mark.xfail(strict=True, reason="the change of a quoted checksum that was not captured is not accounted for")
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("proto", [TCP, UDP])
 def test_a_cut_error_is_right_even_if_the_quoted_checksum_is_missing(proto: int, family: int) -> None:
-    assert differing_cuts(family, proto)[0] == []
+    wrong, inside_header = differing_cuts(family, proto)
+    # of a checksum of which only the high octet was captured nobody can tell the new high octet
+    assert wrong == [inside_header[-1]]
 
 
 def test_a_redirect_passes_only_for_an_untranslated_flow() -> None:
