@@ -32,6 +32,7 @@ HOT = (
     "wire/packet",
     "wire/tcp",
     "wire/reassembly",
+    "wire/refragment",
     "tuples",
     "table",
     "conn",

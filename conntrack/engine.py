@@ -74,7 +74,8 @@ from .verdict import (
 )
 from .wire.checksum import PARTIAL, UNKNOWN
 from .wire.packet import Packet, parse, quoted
-from .wire.reassembly import Limits, Reassembler, refragment
+from .wire.reassembly import Limits, Reassembler
+from .wire.refragment import refragment
 
 _CLASH_TIMEOUT: Final = SECOND  # how long the loser of a clash may be answered
 _QUIRKS: Final = frozenset(("udplite",))

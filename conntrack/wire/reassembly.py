@@ -1,6 +1,6 @@
-"""Fragments: gathered before tracking looks at them, cut again behind it.
+"""Fragments: gathered before tracking looks at them; `refragment` cuts them again behind it.
 
-One rule: the datagram that comes out is the kernel's octet for octet, and so are the pieces that leave.
+One rule: the datagram that comes out is the kernel's octet for octet.
 
     fragment ─► key ─► queue ─► end known? ─► overlap? ─► complete? ─► whole packet (`pieces` = how it came)
                          │ none: made, if memory allows      │ no                           │
@@ -21,17 +21,12 @@ The two families differ in what a bad fragment does:
     alone ("atomic")              no fragment at all                gathered: leaves without fragment header
     64 others of that source      queue begins anew (max_dist)      -
 
-Going out, IPv4 and IPv6 both keep the sizes that came in, if every piece with the first one's header fits
-into the largest that came; if not, the datagram is cut anew into pieces of that size.  IPv6 draws a new
-identification, and needs no fragment header when the whole is no larger than the largest piece.
-
 Captured octets: a snap length may cut every fragment.  Lengths are those of the headers, as ever.  The whole
 packet's `data` ends before the first octet that was not captured; what lies behind waits in `pieces`, with
 zeros for what nobody saw, and each outgoing piece ends before its own first octet that was not captured.
 
 Sources: inet_fragment.c (inet_frag_find, inet_frag_queue_insert), ip_fragment.c (ip_frag_queue,
-ip_frag_reasm, ip_frag_too_far), nf_conntrack_reasm.c, ip_output.c (ip_do_fragment), ip6_output.c
-(ip6_fragment, ip6_finish_output), output_core.c (ip6_find_1stfragopt), ip_options.c (ip_options_fragment).
+ip_frag_reasm, ip_frag_too_far), nf_conntrack_reasm.c of Linux 6.18.
 """
 
 from __future__ import annotations
@@ -42,28 +37,22 @@ from struct import Struct
 from typing import Any, NamedTuple, Protocol
 
 from .. import reasons
-from .checksum import internet_checksum
 from .packet import Packet, parse
+from .refragment import Pieces, finish4
 
 _U16 = Struct("!H")
 _FRAGMENT_HEADER = Struct("!BxHI")  # next header, offset and more-fragments bit, identification
 
 _MAXIMUM = 65535  # octets: an IPv4 packet; the payload of an IPv6 packet
-_LEAST_MTU6 = 1280  # RFC 8200, 5: IPv6 pieces are never made smaller than this
 _DF, _MF = 0x4000, 0x2000
 _CE = 3  # ECN "congestion experienced"
-_HEADROOM = 64 - 16  # octets free in front of a received packet (NET_SKB_PAD), less those for a link header
 _QUEUE4, _QUEUE6 = 200, 184  # octets that an empty queue counts: sizeof ipq and frag_queue in 6.18
 
 _HOP, _TCP, _UDP, _ROUTING, _FRAGMENT, _AUTH, _ICMPV6, _NONE, _DEST = 0, 6, 17, 43, 44, 51, 58, 59, 60
-_SCTP = 132
 _EXTENSIONS = frozenset((_HOP, _ROUTING, _FRAGMENT, _AUTH, _NONE, _DEST))
 
 # Octets of L4 header that an IPv6 first fragment must have (RFC 8200, 4.5); one for other protocols.
 _FIRST_NEEDS = {_TCP: 20, _UDP: 8, _ICMPV6: 8}
-# Octets of L4 header that are made contiguous on the way: TCP by early demultiplexing, SCTP by its checksum.
-# A first piece that is shorter loses its boundary, and then the datagram is cut anew.
-_PULLED = {_TCP: 20, _SCTP: 12}
 
 
 class Limits(NamedTuple):
@@ -80,27 +69,6 @@ class Limits(NamedTuple):
     timeout6: int
     high6: int
     low6: int
-
-
-class Pieces(NamedTuple):
-    """How a reassembled packet came in: what `refragment` goes by.
-
-    header   octets before the payload, without a fragment header
-    sizes    octets of payload of each fragment, in order of offset
-    largest  octets of the largest fragment with its header (IPv6: with extension and fragment headers)
-    beside   octets before the payload of a later fragment, the fewest there were
-    df       IPv4: 0x4000 if the largest fragment had "don't fragment" set, else 0
-    rest     what lies behind `data`: octets from the first that was not captured, with zeros for such
-    holes    ranges of the whole packet that were not captured, in order
-    """
-
-    header: int
-    sizes: tuple[int, ...]
-    largest: int
-    beside: int
-    df: int
-    rest: bytes
-    holes: tuple[tuple[int, int], ...]
 
 
 class Journal(Protocol):
@@ -431,7 +399,7 @@ class _Queue:
         df = _DF if family == 4 and self.largest_df == self.largest else 0
         if family == 4:
             data[1] |= congestion
-            _finish4(data, self.header_length, length, df)
+            finish4(data, self.header_length, length, df)
         else:
             data[1] |= congestion << 4
             _U16.pack_into(data, 4, length - 40)
@@ -585,150 +553,3 @@ def _size(proto: int, octet: int) -> int:
     if proto == _FRAGMENT:
         return 8
     return (octet + 2) * 4 if proto == _AUTH else (octet + 1) * 8
-
-
-def _unfragmentable(data: bytes, end: int) -> tuple[int, int]:
-    """How many octets every piece repeats, and which of them announces the next header; (0, 0): none fits.
-
-    Destination options belong to them unless a routing header came before; so those that came in behind the
-    fragment header go out in front of it.
-    """
-    at, previous, routed = 40, 6, False
-    while at <= end:
-        proto = data[previous]
-        if proto not in (_HOP, _ROUTING, _DEST) or (proto == _DEST and routed):
-            return at, previous
-        routed = routed or proto == _ROUTING
-        if at + 2 > end:
-            break
-        previous, at = at, at + (data[at + 1] + 1) * 8
-    return 0, 0
-
-
-# ── cutting again ───────────────────────────────────────────────────────────────────────────────────
-
-
-def refragment(packet: Packet, new_id: int) -> tuple[bytes, ...]:
-    """The pieces in which a reassembled packet leaves, however it was translated in between.
-
-    `new_id` is the identification of IPv6 pieces; IPv4 keeps its own.  A packet that was not reassembled is
-    its own only piece.  No pieces at all: Linux cannot cut it and drops it.
-    """
-    data = bytes(packet.data)
-    plan = packet.pieces
-    if not isinstance(plan, Pieces):
-        return (data,)
-    data += plan.rest
-    sizes = plan.sizes
-    if sum(sizes) + plan.header != len(data):  # a helper changed the length, which makes all of it contiguous
-        sizes = (len(data) - plan.header,)
-    elif packet.proto in _PULLED and packet.l4:
-        sizes = _pull(sizes, packet.l4 - plan.header + _PULLED[packet.proto])
-    if packet.family == 4:
-        return _cut4(data, sizes, plan)
-    return _cut6(data, sizes, new_id, plan)
-
-
-def _cut4(data: bytes, sizes: tuple[int, ...], plan: Pieces) -> tuple[bytes, ...]:
-    header = plan.header
-    total, room = len(data) - header, plan.largest - header
-    flags = 0  # pieces of the sizes that came in lose "don't fragment"
-    if not _fit(sizes, room):
-        sizes, flags = _equal(total, room), plan.df
-    first, others = data[:header], _copied_options(data[:header])
-    pieces: list[bytes] = []
-    at = header
-    for size in sizes:
-        piece = bytearray(others if pieces else first)
-        piece += data[at : at + size]
-        more = _MF if at + size < len(data) else 0
-        _finish4(piece, header, len(piece), (at - header) >> 3 | flags | more)
-        pieces.append(_captured(piece, header, at, size, plan.holes))
-        at += size
-    return tuple(pieces)
-
-
-def _cut6(data: bytes, sizes: tuple[int, ...], new_id: int, plan: Pieces) -> tuple[bytes, ...]:
-    if len(data) <= plan.largest:
-        return (_captured(bytearray(data), 0, 0, len(data), plan.holes),)
-    first = plan.header + sizes[0]
-    header, previous = _unfragmentable(data, first)
-    total, room = len(data) - header, max(plan.largest, _LEAST_MTU6) - header - 8
-    if header == 0 or room < 8:
-        return ()
-    sizes = (first - header, *sizes[1:])
-    # The headers to repeat are written into the later fragments as they lie in memory, if there they fit.
-    if not _fit(sizes, room) or header + 8 > plan.beside + _HEADROOM:
-        sizes = _equal(total, room)
-    repeated = bytearray(data[:header])
-    following, repeated[previous] = repeated[previous], _FRAGMENT
-    pieces: list[bytes] = []
-    at = header
-    for size in sizes:
-        word = (at - header) | (1 if at + size < len(data) else 0)
-        piece = repeated + _FRAGMENT_HEADER.pack(following, word, new_id & 0xFFFFFFFF) + data[at : at + size]
-        _U16.pack_into(piece, 4, len(piece) - 40)
-        pieces.append(_captured(piece, header, at, size, plan.holes))
-        at += size
-    return tuple(pieces)
-
-
-def _pull(sizes: tuple[int, ...], need: int) -> tuple[int, ...]:
-    """The sizes after the first `need` octets were made contiguous, if there are so many."""
-    if sizes[0] >= need or sum(sizes) < need:
-        return sizes
-    have, at = 0, 0
-    while have < need:
-        have += sizes[at]
-        at += 1
-    return (need, have - need, *sizes[at:]) if have > need else (need, *sizes[at:])
-
-
-def _fit(sizes: tuple[int, ...], room: int) -> bool:
-    """Can pieces of these sizes go out, without anything being copied?"""
-    return len(sizes) > 1 and max(sizes) <= room and not any(size & 7 for size in sizes[:-1])
-
-
-def _equal(total: int, room: int) -> tuple[int, ...]:
-    """Sizes of a datagram that is cut anew: as many octets as fit, multiples of 8, but for the last."""
-    step = room & ~7
-    full = max((total - room + step - 1) // step, 0)
-    return (*(step for _ in range(full)), total - full * step)
-
-
-def _finish4(data: bytearray, header: int, length: int, word: int) -> None:
-    """Length, fragment word and checksum of an IPv4 header."""
-    _U16.pack_into(data, 2, length)
-    _U16.pack_into(data, 6, word)
-    _U16.pack_into(data, 10, 0)
-    _U16.pack_into(data, 10, internet_checksum(data[:header]))
-
-
-def _copied_options(header: bytes) -> bytes:
-    """The header of all pieces but the first: options without the "copied" bit become no-operations (1)."""
-    out = bytearray(header)
-    at = 20
-    while at < len(out) and out[at] != 0:
-        if out[at] == 1:
-            at += 1
-            continue
-        size = out[at + 1] if at + 1 < len(out) else 0
-        if size < 2 or at + size > len(out):
-            break
-        if not out[at] & 0x80:
-            out[at : at + size] = b"\1" * size
-        at += size
-    return bytes(out)
-
-
-def _captured(piece: bytearray, header: int, at: int, size: int, holes: tuple[tuple[int, int], ...]) -> bytes:
-    """The piece up to its first octet that was not captured.
-
-    It begins with the whole packet's first `header` octets and ends with `size` that stood at `at` there.
-    """
-    for start, stop in holes:
-        if start < header:
-            return bytes(piece[:start])
-        if start < at + size and at < stop:
-            return bytes(piece[: len(piece) - size + max(start - at, 0)])
-    return bytes(piece)

@@ -23,7 +23,8 @@ from harness import Kernel, available
 
 from conntrack.wire.checksum import internet_checksum
 from conntrack.wire.packet import parse
-from conntrack.wire.reassembly import Limits, Reassembler, refragment
+from conntrack.wire.reassembly import Limits, Reassembler
+from conntrack.wire.refragment import refragment
 
 STEPS = int(os.environ.get("CONNTRACK_KERNEL_STEPS", "500"))
 SEED = int(os.environ.get("CONNTRACK_KERNEL_SEED", "1"))

@@ -20,7 +20,8 @@ from conntrack.choices import Choices
 from conntrack.journal import Journal
 from conntrack.wire.checksum import GOOD, internet_checksum, ones_sum, pseudo_sum
 from conntrack.wire.packet import Packet, examine, parse
-from conntrack.wire.reassembly import Limits, Pieces, Reassembler, refragment, truesize
+from conntrack.wire.reassembly import Limits, Reassembler, truesize
+from conntrack.wire.refragment import Pieces, refragment
 
 SECOND = 1_000_000_000
 LIMITS = Limits(30 * SECOND, 4194304, 3145728, 64, 60 * SECOND, 4194304, 3145728)
