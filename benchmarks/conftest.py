@@ -37,7 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def note(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
     """Adds a row to the script's table: what, figure, remark."""
     rows = _rows.setdefault(request.path.stem, [])
-    return lambda what, figure, remark="": rows.append((what, figure, remark))
+
+    def add(what: str, figure: str, remark: str = "") -> None:
+        rows.append((what, figure, remark))
+
+    return add
 
 
 Meter = Callable[..., None]

@@ -61,6 +61,8 @@ from .verdict import (
     ICMPV6,
     INVALID,
     NAT_CLASH,
+    NAT_DONE_MASK,
+    NAT_MASK,
     NEW,
     ORIGINAL,
     POSTROUTING,
@@ -78,6 +80,8 @@ from .wire.reassembly import Limits, Reassembler
 from .wire.refragment import refragment
 
 _CLASH_TIMEOUT: Final = SECOND  # how long the loser of a clash may be answered
+_NAT_SETTLED: Final = NAT_DONE_MASK | NAT_MASK
+_RELATED: Final = (RELATED, RELATED_REPLY)
 _QUIRKS: Final = frozenset(("udplite",))
 
 
@@ -177,9 +181,11 @@ class Engine:
             parsed = whole
         conn, ctinfo = self.enter(parsed)
         if parsed.verdict != DROP and conn is not None:
-            self.translate(conn, ctinfo, parsed, DST, PREROUTING, iface, out_iface)
-            if parsed.verdict != DROP:
-                self.translate(conn, ctinfo, parsed, SRC, POSTROUTING, iface, out_iface)
+            # A connection that is decided and keeps its addresses has nothing to translate, but for its errors.
+            if self._rules is not None and (conn.status & _NAT_SETTLED != NAT_DONE_MASK or ctinfo in _RELATED):
+                self.translate(conn, ctinfo, parsed, DST, PREROUTING, iface, out_iface)
+                if parsed.verdict != DROP:
+                    self.translate(conn, ctinfo, parsed, SRC, POSTROUTING, iface, out_iface)
             if parsed.verdict != DROP:
                 conn = self.leave(conn, ctinfo, parsed)
             else:
@@ -202,9 +208,11 @@ class Engine:
             # captures do run backwards; nothing inside does
             self.stats.time_backwards += 1
             time = self._now
-        self._gc.run(time, self._settings)
+        if time >= self._gc.due:
+            self._gc.run(time, self._settings)
         self._now = self._table.now = time
-        self._reassembler.expire(time)
+        if self._reassembler:
+            self._reassembler.expire(time)
         return time
 
     def enter(self, packet: Packet, hook: int = PREROUTING, zone: Zone = DEFAULT_ZONE) -> tuple[Conn | None, int]:

@@ -45,36 +45,36 @@ def wheel(now: int, pause: int) -> int:
 
 
 class LinuxGc:
-    """The gc worker.  `run(now)` does what the kernel would have done until `now`."""
+    """The gc worker.  `run(now)` does what the kernel would have done until `now`; nothing before `due` (ns)."""
 
-    __slots__ = ("_began", "_next", "_table", "_trackers", "armed")
+    __slots__ = ("_began", "_table", "_trackers", "armed", "due")
 
     def __init__(self, table: Table, trackers: tuple[Tracker, ...]) -> None:
         self._table = table
         self._trackers = trackers
         self._began = -1
-        self._next = -1
+        self.due = -1
         self.armed = False
 
     def save(self) -> tuple[int, int, bool]:
         """For the trial journal."""
-        return self._began, self._next, self.armed
+        return self._began, self.due, self.armed
 
     def restore(self, saved: tuple[int, int, bool]) -> None:
         """For the trial journal."""
-        self._began, self._next, self.armed = saved
+        self._began, self.due, self.armed = saved
 
     def watch(self, conn: Conn) -> None:
         """Nothing: sweeps find everything."""
 
     def run(self, now: int, settings: Settings) -> None:
         """All sweeps due by `now` (ns)."""
-        if self._next < 0:
+        if self.due < 0:
             self._began = now
-            self._next = now + wheel(0, _MIN_PAUSE) * JIFFY  # the worker starts 1 s after boot
+            self.due = now + wheel(0, _MIN_PAUSE) * JIFFY  # the worker starts 1 s after boot
         table = self._table
-        while self._next <= now:
-            at = self._next
+        while self.due <= now:
+            at = self.due
             table.now = at
             pause, earliest = self._sweep(settings)
             jiffies = (at - self._began) // JIFFY
@@ -86,7 +86,7 @@ class LinuxGc:
                 skipped = ((idle - self._began) // JIFFY - due) // period
                 if skipped > 0:
                     due += skipped * period
-            self._next = self._began + due * JIFFY
+            self.due = self._began + due * JIFFY
 
     def _sweep(self, settings: Settings) -> tuple[int, int]:
         """Delete what is dead; (pause in jiffies, earliest deadline of the living or -1)."""
@@ -126,34 +126,35 @@ class EagerGc:
     one that comes up too early is filed again.
     """
 
-    __slots__ = ("_due", "_table", "armed")
+    __slots__ = ("_filed", "_table", "armed", "due")
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._due: SortedDict = SortedDict()  # second -> list of connections
+        self._filed: SortedDict = SortedDict()  # second -> list of connections
         self.armed = False
+        self.due = 0  # always worth a look: it is one look at the first second filed
 
     def save(self) -> tuple[dict[int, list[Conn]], bool]:
         """For the trial journal (the eager index is copied whole: it is the price of `eager`)."""
-        return {second: list(conns) for second, conns in self._due.items()}, self.armed
+        return {second: list(conns) for second, conns in self._filed.items()}, self.armed
 
     def restore(self, saved: tuple[dict[int, list[Conn]], bool]) -> None:
         """For the trial journal."""
-        self._due = SortedDict(saved[0])
+        self._filed = SortedDict(saved[0])
         self.armed = saved[1]
 
     def watch(self, conn: Conn) -> None:
         """File a newly confirmed connection, or one whose deadline came nearer."""
         second = conn.deadline // SECOND
-        filed = self._due.get(second)
+        filed = self._filed.get(second)
         if filed is None:
-            self._due[second] = [conn]
+            self._filed[second] = [conn]
         else:
             filed.append(conn)
 
     def run(self, now: int, settings: Settings) -> None:
         """Delete everything whose deadline is at or before `now`."""
-        due = self._due
+        due = self._filed
         table = self._table
         while due:
             second, conns = due.peekitem(0)

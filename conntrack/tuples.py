@@ -95,9 +95,11 @@ def address_text(packed: bytes) -> str:
 
 def invert(key: bytes, proto: int) -> bytes:
     """The key (without zone) of the answers to packets of `key`; b"" where no answer is defined."""
-    src, dst, src_u, dst_u = halves(key)
     if proto != ICMP and proto != ICMPV6:
-        return dst + src + dst_u + src_u
+        if len(key) < 16:
+            return key[4:8] + key[:4] + key[10:12] + key[8:10]
+        return key[16:32] + key[:16] + key[34:36] + key[32:34]
+    src, dst, src_u, dst_u = halves(key)
     answer = _ANSWERS[proto].get(dst_u[0])
     if answer is None:
         return b""

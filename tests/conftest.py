@@ -1,4 +1,4 @@
-"""Makes the helpers beside this file (`packets`, `script`, `model`) importable from every folder of tests."""
+"""Makes what lies beside this file (`packets`, `script`, `draws`, `model`) importable from every folder."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The engine: what becomes of a packet, what time does, what is refused, and what it tells its listeners.
 
-Facts: nf_conntrack_core.c of Linux 6.18 (tuples.md of the kernel notes, sections 3, 6 and 8).
+Facts: nf_conntrack_core.c of Linux 6.18, seen on a running kernel.
 """
 
 from __future__ import annotations
@@ -80,6 +80,16 @@ def test_a_packet_that_promises_more_than_came_is_invalid() -> None:
     assert outcome.detail == {"length": len(QUERY), "present": len(QUERY) - 1}
     cut = small_engine().process(QUERY[:-1], 0.0, wire_length=len(QUERY))
     assert (cut.ctinfo, cut.reason) == ("NEW", "")
+
+
+def test_without_defragmentation_only_first_fragments_have_a_tuple() -> None:
+    engine = small_engine(defragment=False, sysctl={"nf_conntrack_checksum": 0})
+    first = packets.ipv4(CLIENT, SERVER, TCP, packets.tcp(1, 2), fragment=0x2000)
+    later = packets.ipv4(CLIENT, SERVER, TCP, packets.tcp(1, 2), fragment=0x2001)
+    assert engine.process(first, 0.0).ctinfo == "NEW"
+    outcome = engine.process(later, 0.0)
+    assert (outcome.verdict, outcome.ctinfo, outcome.reason) == ("ACCEPT", "INVALID", "fragment")
+    assert outcome.detail == {"offset": 8} and outcome.packet == later
 
 
 def test_the_only_packet_is_asked_for_only_where_there_is_one() -> None:
@@ -196,6 +206,16 @@ def test_a_packet_dropped_on_its_way_leaves_no_trace() -> None:
     assert (engine.count(), len(events), engine.listing()) == (0, 0, "")
     engine.check()
     assert engine.process(QUERY, 0.0).ctinfo == "NEW"
+
+
+def test_rules_do_not_touch_a_flow_that_was_there_before_them() -> None:
+    engine = small_engine(nat=[Masquerade("203.0.113.1")])
+    packet, conn, ctinfo = enter(engine, QUERY)
+    engine.leave(conn, ctinfo, packet)  # without ever meeting the NAT hooks
+    outcome = engine.process(QUERY, 1.0)
+    assert (outcome.ctinfo, outcome.packet, outcome.conn) == ("NEW", QUERY, conn)
+    assert not {"SRC_NAT", "SRC_NAT_DONE", "DST_NAT_DONE"} & set(conn.to_dict()["status"])
+    assert engine.process(ANSWER, 1.0).ctinfo == "ESTABLISHED"
 
 
 def test_a_dropped_packet_of_a_known_flow_leaves_the_flow() -> None:

@@ -1,8 +1,8 @@
 """The table: zones, who is dead and until when he counts, who must go when it is full, and how often it is swept.
 
-Facts and numbers: tuples.md of the kernel notes, sections 4 to 6 (nf_conntrack_core.c of Linux 6.18), seen on a
-running kernel; the random hash of a kernel cannot be reproduced, so where place matters the tests ask the
-table for the bucket and compute with it.
+Facts and numbers: nf_conntrack_core.c, nf_conntrack_zones.h of Linux 6.18, seen on a running kernel; the random
+hash of a kernel cannot be reproduced, so where place matters the tests ask the table for the bucket and compute
+with it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def buckets_of(number: int) -> tuple[int, int]:
     return node(number), node(number, back=True)
 
 
-def test_the_helpers_know_the_places() -> None:
+def test_these_places_are_the_tables() -> None:
     box = engine()
     for number in (1, 70000):
         conn = open_flow(box, number).conn
@@ -222,15 +222,15 @@ def test_the_pause_is_the_kernels_integer_formula(flows: int, timeout: int) -> N
     for number in range(flows):
         open_flow(box, number, now=0.0)
     gc = box._gc
-    at = box._gc._next  # type: ignore[union-attr]
+    at = box._gc.due  # type: ignore[union-attr]
     began = at - 256 * JIFFY
     for _ in range(4):
         for number in range(flows):
             box.process(query(number), at - JIFFY)
         box.advance(at)
         pause = pause_by_the_rule([timeout * 250 - 1] * (2 * flows))
-        assert (gc._next - began) // JIFFY == wheel((at - began) // JIFFY, pause)  # type: ignore[union-attr]
-        at = gc._next  # type: ignore[union-attr]
+        assert (gc.due - began) // JIFFY == wheel((at - began) // JIFFY, pause)  # type: ignore[union-attr]
+        at = gc.due  # type: ignore[union-attr]
 
 
 def wheel(now: int, pause: int) -> int:
@@ -318,6 +318,14 @@ def test_the_search_for_victims_goes_round_the_end_of_the_table() -> None:
     open_flow(box, victim)
     assert open_flow(box, newcomer).verdict == "ACCEPT"
     assert living(box) == {address(newcomer)}
+
+
+def test_a_victim_with_both_nodes_in_the_bucket_is_one_victim() -> None:
+    box = engine(max=1)
+    victim = next(number for number in count(1) if node(number) == 0 and node(number, back=True) == 0)
+    open_flow(box, victim)
+    assert open_flow(box, crowd()[0]).verdict == "ACCEPT"
+    assert (box.stats.early_drop, box.count()) == (1, 1)
 
 
 def test_an_assured_flow_is_never_evicted_by_a_newcomer() -> None:

@@ -53,13 +53,16 @@ def writable(packet: Packet) -> bytearray:
 
 def translate(packet: Packet, conn: Conn, manip: int, direction: int) -> str:
     """Make half `manip` of the packet what the other direction's tuple demands; "" or why it is dropped."""
-    target = invert(bare(conn.orig if direction == REPLY else conn.reply), conn.proto)
-    return replace(packet, conn.proto, manip, target)
+    # What is demanded is the inverse of that tuple, so its source half is what the destination becomes.
+    src, dst, src_u, dst_u = halves(conn.orig if direction == REPLY else conn.reply)
+    if manip == SRC:
+        return _mangle(packet, 0, conn.proto, packet.l4, SRC, dst, dst_u, src_u)
+    return _mangle(packet, 0, conn.proto, packet.l4, DST, src, src_u, src_u)
 
 
 def replace(packet: Packet, proto: int, manip: int, target: bytes) -> str:
     """Rewrite half `manip` of the packet to that of the key `target`; "" or why that cannot be done."""
-    return _mangle(packet, 0, proto, packet.l4, manip, target)
+    return _mangle_to(packet, 0, proto, packet.l4, manip, target)
 
 
 def replace_quoted(packet: Packet, manip: int, target: bytes) -> str:
@@ -70,7 +73,7 @@ def replace_quoted(packet: Packet, manip: int, target: bytes) -> str:
     before = ones_sum(data[quote:end])
     if known:
         covered = _covered(packet, quote, l4)
-        reason = _mangle(packet, quote, proto, l4, manip, target)
+        reason = _mangle_to(packet, quote, proto, l4, manip, target)
         if reason:
             return reason
         if _checksum_hidden(packet, proto, l4):
@@ -111,18 +114,24 @@ def _put_address(packet: Packet, data: bytearray, base: int, manip: int, address
     return change
 
 
-def _mangle(packet: Packet, base: int, proto: int, l4: int, manip: int, target: bytes) -> str:
-    """Rewrite half `manip` of the IP packet at `base` (transport header at `l4`) to `target`'s."""
+def _mangle_to(packet: Packet, base: int, proto: int, l4: int, manip: int, target: bytes) -> str:
+    src, dst, src_u, dst_u = halves(target)
+    address, part = (src, src_u) if manip == SRC else (dst, dst_u)
+    return _mangle(packet, base, proto, l4, manip, address, part, src_u)
+
+
+def _mangle(
+    packet: Packet, base: int, proto: int, l4: int, manip: int, address: bytes, part: bytes, identifier: bytes
+) -> str:
+    """Rewrite half `manip` of the IP packet at `base` (transport header at `l4`): address, port or identifier."""
     need = _NEED.get(proto, 0)
     if l4 + need > packet.length:
         packet.numbers = (need, max(packet.length - l4, 0))
         return reasons.NAT_TRUNCATED
-    src, dst, src_u, dst_u = halves(target)
-    address, part = (src, src_u) if manip == SRC else (dst, dst_u)
     data = writable(packet)
     partial = base == 0 and _left_to_card(packet, proto)
     change = _put_address(packet, data, base, manip, address)
-    reason = _mangle_l4(packet, data, proto, l4, manip, part, src_u, change, partial)
+    reason = _mangle_l4(packet, data, proto, l4, manip, part, identifier, change, partial)
     if partial and not reason:
         # left to the card: again exactly the pseudo-header's sum
         at = l4 + _CHECKSUM_AT[proto]

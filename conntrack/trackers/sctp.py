@@ -152,6 +152,9 @@ def begin(packet: Packet, settings: Settings) -> tuple[str, Memory]:
         if row is None or GRID[ORIGINAL][row][NO] == IV:
             return reasons.SCTP_NEW, None
         if kind == INIT:
+            if at + 8 > packet.end and packet.end < packet.length:
+                packet.numbers = (at + 8 - packet.l4, packet.end - packet.l4)
+                return reasons.CUT, None
             if tag or at + 8 > packet.end:
                 return reasons.SCTP_NEW, None
             (tags[REPLY],) = _U32.unpack_from(packet.data, at + 4)

@@ -1,7 +1,7 @@
 """Which address and port a flow gets: keep, share, hash, search; and what happens when nothing is free.
 
-Numbers seen on a running Linux 6.18 unless a line says otherwise (nat.md of the kernel notes, sections 2, 4, 5, 6
-and 10).
+Facts and numbers: nf_nat_core.c, xt_nat.c, xt_NETMAP.c, nf_nat_masquerade.c of Linux 6.18, seen on a running
+kernel.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def ends(outcome: Outcome) -> tuple[str, int, str, int]:
     return src, sport, dst, dport
 
 
-# ── the pool's address (nat.md 4.1) ─────────────────────────────────────────────────────────────────
+# ── the pool's address ──────────────────────────────────────────────────────────────────────────────
 
 SOURCE_POOLS = [
     ("198.51.100.10-198.51.100.20", False, "10.0.0.2", "8.8.8.8", "198.51.100.14"),
@@ -199,6 +199,11 @@ def test_redirect_changes_the_port_and_the_address_it_is_given() -> None:
     box = engine(Redirect(3128, protocol="tcp", dport=80, address="10.0.0.1"))
     assert ends(send(box, "10.0.0.2", 999, SERVER, 80, TCP))[2:] == ("10.0.0.1", 3128)
     assert ends(send(box, "10.0.0.2", 999, SERVER, 81, TCP))[2:] == (SERVER, 81)
+
+
+def test_redirect_without_an_address_only_changes_the_port() -> None:
+    box = engine(Redirect("3128-3129", protocol="tcp", dport=80))
+    assert ends(send(box, "10.0.0.2", 999, SERVER, 80, TCP))[2:] == (SERVER, 3128)
 
 
 def test_netmap_keeps_the_host_bits_and_the_ports() -> None:

@@ -1,7 +1,7 @@
 """Rewriting: what changes in a packet, and that nothing else does.
 
 Checksums are judged by summing the whole packet again (`packets.wrong_sums`), never by the engine's own sums.
-Rules from nat.md of the kernel notes, sections 7 and 8 (nf_nat_proto.c); RFC 768, 1624, 4443, 5508.
+Facts: nf_nat_proto.c of Linux 6.18, seen on a running kernel; RFC 768, 1624, 4443, 5508.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def transport_offset(packet: bytes) -> int:
 
 
 def plain(packet: bytes) -> bytes:
-    """Without destination options, for helpers that do not know them."""
+    """Without destination options, for functions that do not know them."""
     if packet[0] >> 4 == 6 and packet[6] == 60:
         length = int.from_bytes(packet[4:6], "big") - 8
         return packet[:4] + length.to_bytes(2, "big") + packet[40:41] + packet[7:40] + packet[48:]
@@ -247,6 +247,33 @@ def test_a_coverage_shorter_than_the_datagram_is_respected() -> None:
     engine = Engine([Masquerade(PUBLIC[4])], {"nf_conntrack_buckets": 512}, quirks={"udplite": False})
     out = engine.process(packet, 0.0).packet
     assert addresses(out)[0] == PUBLIC[4] and wrong_sums(out) == []
+
+
+# ── identifiers ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("family", "query", "answer", "carries"), [
+    (4, 8, 0, True), (4, 13, 14, True), (4, 15, 16, True), (4, 17, 18, True),
+    (6, 128, 129, True), (6, 139, 140, False),
+])  # fmt: skip
+def test_a_changed_identifier_is_written_where_the_message_has_one(
+    family: int, query: int, answer: int, carries: bool
+) -> None:
+    """ICMPv6 node information has no identifier that Linux would write, though its tuple has one."""
+    engine = Engine([Masquerade(list(PUBLIC.values()), random=True)], {"nf_conntrack_buckets": 512}, seed=2)
+    proto = ICMP if family == 4 else ICMPV6
+    packet = ip(INSIDE[family], SERVER[family], proto, packets.icmp(query, 0, 7, 9, b"12345"))
+    outcome = engine.process(packet, 0.0)
+    out, conn = outcome.packet, outcome.conn
+    assert conn is not None and conn.answer.sport != 7
+    at = header_length(out)
+    assert int.from_bytes(out[at + 4 : at + 6], "big") == (conn.answer.sport if carries else 7)
+    assert addresses(out) == (PUBLIC[family], SERVER[family]) and wrong_sums(out) == []
+    assert out[at : at + 2] + out[at + 6 :] == packet[at : at + 2] + packet[at + 6 :]
+    if carries:
+        back = ip(SERVER[family], PUBLIC[family], proto, packets.icmp(answer, 0, conn.answer.sport, 9, b"12345"))
+        expected = ip(SERVER[family], INSIDE[family], proto, packets.icmp(answer, 0, 7, 9, b"12345"))
+        assert engine.process(back, 0.1).packet == expected
 
 
 # ── GRE, short headers ──────────────────────────────────────────────────────────────────────────────

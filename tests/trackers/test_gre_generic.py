@@ -55,6 +55,8 @@ def test_gre_is_a_stream_as_soon_as_an_answer_was_seen() -> None:
         > data             30 UNREPLIED as NEW
         < data             30 LOOSE
         > data             180 ASSURED
+        +50s
+        < data             180 ASSURED
     """)
 
 

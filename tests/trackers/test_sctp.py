@@ -293,6 +293,16 @@ def test_both_sides_may_begin_at_once() -> None:
     """)
 
 
+def test_after_two_inits_an_init_ack_must_agree_with_both() -> None:
+    crossed = """
+        > init/7         vtag 0       CLOSED 10
+        < init/9         vtag 0       CLOSED sctp_ignored
+    """
+    script(crossed + "< init_ack/10 vtag 7   INVALID sctp_chunk_vtag CLOSED")
+    script(crossed + "> init/8 vtag 0 sctp_ignored \n < init_ack/10 vtag 8   COOKIE_WAIT 3")  # 8 undid the 9
+    script(crossed + "> init/7 vtag 0 sctp_ignored \n < init_ack/10 vtag 7   INVALID sctp_chunk_vtag")  # 7 again
+
+
 # ── heartbeats ──────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,7 +1,6 @@
 """TCP: both grids cell by cell, each special case, each timeout rule, and the window's edges to the octet.
 
-Facts and numbers: tcp.md of the kernel notes (nf_conntrack_proto_tcp.c of Linux 6.18), each seen on a running
-kernel; RFC 9293, 7323, 2018.
+Facts and numbers: nf_conntrack_proto_tcp.c of Linux 6.18, each seen on a running kernel; RFC 9293, 7323, 2018.
 """
 
 import packets
@@ -199,6 +198,20 @@ def test_a_picked_up_flow_waits_for_its_third_packet() -> None:
         > A   seq 1000 ack 5000            ESTABLISHED 300 UNREPLIED LOOSE as NEW
         < A   seq 5000 ack 1000            ESTABLISHED 300 REPLIED LOOSE as ESTABLISHED
         > A   seq 1000 ack 5000            ESTABLISHED 432000 ASSURED
+    """)
+
+
+def test_a_picked_up_keepalive_is_known_by_its_answer() -> None:
+    """The answer acknowledges one more than was seen; so the octet before is not data that waits."""
+    script("""
+        > A   seq 999  ack 5000            ESTABLISHED 300
+        < A   seq 5000 ack 1000            ESTABLISHED 300
+        > A   seq 1000 ack 5000            ESTABLISHED 432000 ASSURED
+    """)
+    script("""
+        > A   seq 998  ack 5000            ESTABLISHED 300
+        < A   seq 5000 ack 1000            ESTABLISHED 300
+        > A   seq 1000 ack 5000            ESTABLISHED 300 ASSURED
     """)
 
 

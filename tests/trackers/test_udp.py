@@ -129,6 +129,8 @@ def test_udplite_becomes_a_stream_without_delay() -> None:
         > data             30 UNREPLIED
         < data             30 LOOSE
         > data             120 ASSURED
+        +50s
+        < data             120 ASSURED
     """, UDPLITE, checksum=0)  # fmt: skip
 
 
