@@ -69,7 +69,8 @@ def ours(flows: list[dict[str, Any]], packets: list[dict[str, Any]]) -> tuple[Co
 def theirs(truth: dict[str, Any]) -> tuple[Counter[Key], Counter[Key]]:
     count: Counter[Key] = Counter()
     octets: Counter[Key] = Counter()
-    rows = truth["outer_flows"] + [row for row in truth["flows"] if not truth["outer_flows"] or not row.get("tunnel")]
+    outer = truth["outer_flows"]
+    rows = outer + [row for row in truth["flows"] if not outer or not row.get("tunnel")]
     for row in rows:
         proto = row["proto"]
         ends = (row["src"], row["dst"], row["sport"], row["dport"])
@@ -112,7 +113,8 @@ def test_counters_and_uncounted_packets_together_are_what_wireshark_saw(capture:
     if in_mpls(truth):
         # only what is outside MPLS is IP here: nothing more than Wireshark saw
         assert all(count[key] <= expected[key] for key in count)
-        assert sum(expected.values()) - sum(count.values()) == sum("ethertype" in p.get("detail", {}) for p in packets)
+        not_ip = sum("ethertype" in packet.get("detail", {}) for packet in packets)
+        assert sum(expected.values()) - sum(count.values()) == not_ip
         return
     assert {key: n for key, n in count.items() if n} == {key: n for key, n in expected.items() if n}
     for key in expected:

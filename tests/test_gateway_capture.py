@@ -88,7 +88,8 @@ def ip_packets(path: Path) -> list[bytes]:
             at, ethertype = link.locate(reader.linktype(frame.interface), frame.data)
             if ethertype in (0x0800, 0x86DD):
                 data = frame.data[at:]
-                length = int.from_bytes(data[2:4], "big") if ethertype == 0x0800 else 40 + int.from_bytes(data[4:6], "big")
+                field = data[2:4] if ethertype == 0x0800 else data[4:6]
+                length = int.from_bytes(field, "big") + (0 if ethertype == 0x0800 else 40)
                 out.append(data[:length])
     return out
 
@@ -157,7 +158,8 @@ def test_the_table_is_the_kernels(replayed: tuple[Engine, list[Conn], Vantage, P
     for conn in engine.conns():
         record = conn.to_dict()
         orig, reply = record["orig"], record["reply"]
-        key = (conn.proto, orig["src"], orig["dst"], orig.get("sport", orig.get("id")), orig.get("dport", orig.get("type")))
+        first, second = orig.get("sport", orig.get("id")), orig.get("dport", orig.get("type"))
+        key = (conn.proto, orig["src"], orig["dst"], first, second)
         ours[key] = (
             reply["src"],
             reply["dst"],

@@ -34,6 +34,7 @@ from ..wire.packet import Packet, parse, quoted
 GATEWAY: Final = "gateway"
 INSIDE: Final = "inside"
 OUTSIDE: Final = "outside"
+_LINK_LOCAL: Final = ("169.254.0.0/16", "fe80::/10")  # never from beyond this wire
 VIEWS: Final = (GATEWAY, INSIDE, OUTSIDE)
 
 
@@ -67,7 +68,7 @@ class Vantage:
         self.view = view
         self.seen = Seen()
         self._engine = engine
-        self._inside = Networks(inside)
+        self._inside = Networks([*inside, *_LINK_LOCAL])
         # (source, destination) of an answer -> its connection; for fragments without ports
         self._pairs: dict[bytes, Conn] = {}
 
