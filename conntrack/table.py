@@ -162,12 +162,17 @@ class Table:
     # --- buckets ---------------------------------------------------------------------------------------
 
     def bucket(self, key: bytes, proto: int) -> int:
-        """The bucket of `key`: polynomial hash over 12-octet pieces, scaled to the number of buckets."""
+        """The bucket of `key`: polynomial hash over 12-octet pieces, squared, scaled to the number of buckets.
+
+        The polynomial alone is linear in a counting port or address and would spread such keys more evenly than
+        chance does; chains would then be shorter than the kernel's.
+        """
         secret = self._secret
         value = proto + 1
         for at in range(0, len(key), _PIECE):
             value = (value * secret + int.from_bytes(key[at : at + _PIECE], "big")) % _PRIME
-        return (value * secret % _PRIME) * self.buckets >> 127
+        value = value * secret % _PRIME
+        return (value * value % _PRIME) * self.buckets >> 127
 
     def chain(self, bucket: int) -> tuple[Conn, ...]:
         """The connections with a node in `bucket`, newest first; twice those with both."""
