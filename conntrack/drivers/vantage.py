@@ -28,7 +28,7 @@ from ..engine import Engine
 from ..nat import rewrite
 from ..trackers import icmp, icmpv6
 from ..tuples import bare, destination, halves, invert, source
-from ..verdict import DST, ICMP, ICMPV6, NAT_MASK, SRC
+from ..verdict import DST, DST_NAT, ICMP, ICMPV6, NAT_MASK, SRC, SRC_NAT
 from ..wire.packet import Packet, parse, quoted
 
 GATEWAY: Final = "gateway"
@@ -93,8 +93,10 @@ class Vantage:
         elif reason == "fragment":
             _readdress_address(packet, reply)
         else:
-            for manip in (SRC, DST):
-                rewrite.replace(packet, conn.proto, manip, reply)
+            if conn.status & SRC_NAT:  # what source NAT gave the packets, their answers are addressed to
+                rewrite.replace(packet, conn.proto, DST, reply)
+            if conn.status & DST_NAT:
+                rewrite.replace(packet, conn.proto, SRC, reply)
         return bytes(packet.data)
 
     def note(self, conn: Conn | None) -> None:
