@@ -48,6 +48,7 @@ HOT = (
     "trackers/tcp",
     "trackers/udp",
     "nat/choose",
+    "nat/hook",
     "nat/ranges",
     "nat/rewrite",
     "nat/rules",

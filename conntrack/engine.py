@@ -32,10 +32,8 @@ from .choices import Choices, ChoiceSource
 from .conn import PACKET, Conn
 from .events import EventStream, event_of
 from .expiry import EagerGc, LinuxGc
-from .nat import rewrite
-from .nat.choose import DONE, Chooser
-from .nat.ranges import null_binding
-from .nat.rules import CompiledRule, NatRule
+from .nat.hook import NatHook
+from .nat.rules import NatRule
 from .outcome import Outcome
 from .stats import Stats
 from .sysctl import SECOND, Settings, Sysctl
@@ -43,7 +41,7 @@ from .table import TIMEOUT, Table, direction_of
 from .trackers import AGAIN, BAD, GONE, KILL, icmp, icmpv6
 from .trackers.table import TRACKERS
 from .trial import Trial
-from .tuples import DEFAULT_ZONE, Zone, address_text, bare, destination, invert, zoned
+from .tuples import DEFAULT_ZONE, Zone, address_text, destination, invert, zoned
 from .verdict import (
     CONFIRMED,
     DROP,
@@ -146,10 +144,7 @@ class Engine:
         self.sysctl.count = self._count
         self.sysctl.changed = self._sysctl_changed
         self._sysctl_changed("")
-        self._rules: tuple[CompiledRule, ...] | None = None
-        self._chooser = Chooser(self._table, self._choices, self.stats)
-        if nat is not None:
-            self._rules = tuple(CompiledRule(rule) for rule in nat)
+        self._nat = NatHook(nat, self._table, self._choices, self.stats)
 
     # --- the main call ---------------------------------------------------------------------------------
 
@@ -182,7 +177,7 @@ class Engine:
         conn, ctinfo = self.enter(parsed)
         if parsed.verdict != DROP and conn is not None:
             # A connection that is decided and keeps its addresses has nothing to translate, but for its errors.
-            if self._rules is not None and (conn.status & _NAT_SETTLED != NAT_DONE_MASK or ctinfo in _RELATED):
+            if self._nat.registered and (conn.status & _NAT_SETTLED != NAT_DONE_MASK or ctinfo in _RELATED):
                 self.translate(conn, ctinfo, parsed, DST, PREROUTING, iface, out_iface)
                 if parsed.verdict != DROP:
                     self.translate(conn, ctinfo, parsed, SRC, POSTROUTING, iface, out_iface)
@@ -288,27 +283,8 @@ class Engine:
         out_iface: str | None = None,
     ) -> None:
         """The NAT hook `hook`, manipulation `manip` (SRC or DST): decide if undecided, then rewrite."""
-        rules = self._rules
-        if rules is None:
-            return
-        direction = REPLY if ctinfo == ESTABLISHED_REPLY or ctinfo == RELATED_REPLY else ORIGINAL
-        if (ctinfo == RELATED or ctinfo == RELATED_REPLY) and packet.proto in (ICMP, ICMPV6):
-            reason = rewrite.translate_error(packet, conn, manip, direction)
-        else:
-            if ctinfo >= RELATED and ctinfo != ESTABLISHED_REPLY and not conn.status & DONE[manip]:
-                self._decide(conn, rules, manip, iface, out_iface)
-            elif hook == POSTROUTING and conn.extra.out_iface is not None and direction == ORIGINAL:
-                if out_iface is not None and out_iface != conn.extra.out_iface:
-                    self._table.delete(conn, "interface")
-                    packet.verdict = DROP
-                    packet.fault = reasons.MASQUERADE_INTERFACE
-                    return
-            if not rewrite.changes(conn, manip, direction):
-                return
-            reason = rewrite.translate(packet, conn, manip, direction)
-        if reason:
-            packet.verdict = DROP
-            packet.fault = reason
+        if self._nat.registered:
+            self._nat.translate(conn, ctinfo, packet, manip, hook, iface, out_iface)
 
     def leave(self, conn: Conn, ctinfo: int, packet: Packet) -> Conn:
         """The last step before a packet leaves: confirm a new connection, send what events have gathered.
@@ -326,7 +302,7 @@ class Engine:
         """The packet was dropped on its way: an unconfirmed connection goes with it and leaves nothing."""
         if not conn.status & (CONFIRMED | DYING):
             self._table.release(conn)
-            self._chooser.forget(conn)
+            self._nat.chooser.forget(conn)
 
     # --- parts of `enter` ------------------------------------------------------------------------------
 
@@ -453,9 +429,12 @@ class Engine:
         kind = data[l4]
         proto, _, quote = quoted(data, packet.family, at, packet.end)
         inverted = invert(quote, proto) if quote else b""
+        if not inverted and packet.end < packet.length:
+            packet.numbers = (packet.length - l4, packet.end - l4)
+            return self._invalid(packet, reasons.CUT)
         if not inverted:
             packet.numbers = (kind,)
-            return self._invalid(packet, reasons.CUT if packet.end < packet.length else reasons.ICMP_ERROR_QUOTE)
+            return self._invalid(packet, reasons.ICMP_ERROR_QUOTE)
         conn, direction = self._look_up(inverted, proto, zone)
         if conn is None:
             packet.numbers = (kind,)
@@ -482,27 +461,7 @@ class Engine:
         elif packet.checksum == UNKNOWN:
             self.stats.unverified += 1
 
-    # --- parts of `translate` and `leave` --------------------------------------------------------------
-
-    def _decide(
-        self,
-        conn: Conn,
-        rules: tuple[CompiledRule, ...],
-        manip: int,
-        iface: str | None,
-        out_iface: str | None,
-    ) -> None:
-        """Ask the rules of `manip`, else bind to what the packet has."""
-        key = invert(bare(conn.reply), conn.proto)
-        for rule in rules:
-            if rule.manip == manip:
-                nat_range = rule.range_for(key, conn.proto, iface, out_iface)
-                if nat_range is not None:
-                    self._chooser.setup(conn, nat_range, manip)
-                    if rule.masquerade and out_iface is not None:
-                        conn.own_extra().out_iface = out_iface
-                    return
-        self._chooser.setup(conn, null_binding(key, manip), manip)
+    # --- parts of `leave` ----------------------------------------------------------------------------
 
     def _confirm(self, conn: Conn, packet: Packet) -> Conn:
         """Put a new connection into the table [__nf_conntrack_confirm], or find that it cannot go in."""
@@ -547,6 +506,8 @@ class Engine:
             same = existing.orig == conn.orig and existing.reply == conn.reply
             mirror = existing.orig == conn.reply and existing.reply == conn.orig
             if same or mirror:
+                if table.journal is not None:
+                    table.journal.touch(existing)
                 if existing.traffic_orig >= 0:
                     if same:
                         existing.traffic_orig += PACKET + packet.length
@@ -570,7 +531,7 @@ class Engine:
 
     def _deleted(self, conn: Conn, reason: str) -> None:
         """The table has let a connection go."""
-        self._chooser.forget(conn)
+        self._nat.chooser.forget(conn)
         table = self._table
         if table.journal is None and self.on_end is not None:
             extra = conn.own_extra()
@@ -646,7 +607,7 @@ class Engine:
         """Assert every invariant (for tests; walks everything)."""
         self._table.check()
         assert self._table.count == sum(1 for _ in self._table), "an unconfirmed connection was left behind"
-        self._chooser.check(self._table.count)
+        self._nat.chooser.check(self._table.count)
         self._reassembler.check()
 
     # --- settings --------------------------------------------------------------------------------------

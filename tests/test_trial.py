@@ -133,7 +133,8 @@ class Source:
     def back(self, packet: bytes) -> bytes:
         """Something from whoever got `packet`."""
         rng = self.rng
-        if len(packet) < 28 or packets.protocol(packet) not in (TCP, UDP):
+        least = 28 if packet and packet[0] >> 4 == 4 else 48
+        if len(packet) < least or packets.protocol(packet) not in (TCP, UDP):
             return rng.randbytes(30)
         src, dst = packets.addresses(packet)[::-1]
         dport, sport = packets.ports(packet)
