@@ -141,7 +141,7 @@ class Engine:
         self._reassembler = Reassembler()
         self._events: EventStream | None = None
         self._now = 0
-        self.sysctl.count = self._count
+        self.sysctl.count = self.count
         self.sysctl.changed = self._sysctl_changed
         self._sysctl_changed("")
         self._nat = NatHook(nat, self._table, self._choices, self.stats)
@@ -586,9 +586,6 @@ class Engine:
 
     def count(self) -> int:
         """`conntrack -C`: entries in the table, expired ones that nobody has met yet included."""
-        return self._count()
-
-    def _count(self) -> int:
         return self._table.count
 
     def listing(self, *, extended: bool = False, show_id: bool = False) -> str:
