@@ -10,7 +10,8 @@
 `process` is the forwarding path of a box without rules, PREROUTING to POSTROUTING.  It is made of public steps
 that a box with rules calls one by one from its hooks:
 
-    receive(packet, now)                        -> Packet or the reason it is held: defragment, parse
+    advance(now)                                -> time passes: gc, fragments that waited too long
+    receive(octets, wire_length)                -> packet: parsed and whole, or HELD
     enter(packet, hook, zone)                   -> conn, ctinfo
     translate(conn, ctinfo, packet, manip, …)   -> the packet rewritten, or dropped
     leave(conn, ctinfo, packet)                 -> confirmed (or dropped), events sent
@@ -167,13 +168,9 @@ class Engine:
         """
         self.advance(now)
         self.stats.packets += 1
-        parsed = parse(packet, wire_length)
-        if parsed.fragment and self.defragment and parsed.fault != reasons.IP_TRUNCATED:
-            whole, reason = self._reassembler.push(parsed, self._now, 0, self._limits)
-            if whole is None:
-                parsed.fault = reason
-                return Outcome(parsed, (), HELD, None, -1, self._now, iface)
-            parsed = whole
+        parsed = self.receive(packet, wire_length)
+        if parsed.verdict == HELD:
+            return Outcome(parsed, (), HELD, None, -1, self._now, iface)
         conn, ctinfo = self.enter(parsed)
         if parsed.verdict != DROP and conn is not None:
             # A connection that is decided and keeps its addresses has nothing to translate, but for its errors.
@@ -209,6 +206,17 @@ class Engine:
         if self._reassembler:
             self._reassembler.expire(time)
         return time
+
+    def receive(self, octets: bytes, wire_length: int | None = None) -> Packet:
+        """Parse and defragment: a packet ready to `enter`, or a fragment with verdict HELD and the reason."""
+        packet = parse(octets, wire_length)
+        if packet.fragment and self.defragment and packet.fault != reasons.IP_TRUNCATED:
+            whole, reason = self._reassembler.push(packet, self._now, 0, self._limits)
+            if whole is not None:
+                return whole
+            packet.verdict = HELD
+            packet.fault = reason
+        return packet
 
     def enter(self, packet: Packet, hook: int = PREROUTING, zone: Zone = DEFAULT_ZONE) -> tuple[Conn | None, int]:
         """Find or make the packet's connection and judge it: (connection, ctinfo).

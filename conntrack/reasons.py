@@ -35,8 +35,6 @@ class Reason:
         return None if self.log is None else self.log.format(**self.detail(values))
 
 
-NONE: Final = ""
-
 # Headers
 IP_HEADER: Final = "ip_header"
 IP_TRUNCATED: Final = "ip_truncated"
@@ -102,12 +100,9 @@ SCTP_IGNORED: Final = "sctp_ignored"
 TABLE_FULL: Final = "table_full"
 CLASH: Final = "clash"
 CHAIN_TOO_LONG: Final = "chain_too_long"
-NOTRACK: Final = "notrack"
 NAT_TRUNCATED: Final = "nat_truncated"
 NAT_ICMP_CHECKSUM: Final = "nat_icmp_checksum"
 NAT_REDIRECT: Final = "nat_redirect"
-NAT_NO_ADDRESS: Final = "nat_no_address"
-NAT_RULE_DROP: Final = "nat_rule_drop"
 NAT_GRE_VERSION: Final = "nat_gre_version"
 MASQUERADE_INTERFACE: Final = "masquerade_interface"
 HELD_FRAGMENT: Final = "held_fragment"
@@ -180,12 +175,9 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str | None, str, str], ...] = (
     (TABLE_FULL,              ("count", "max"),           None,                                          "drop",    "the table is full and nothing in reach could be evicted"),
     (CLASH,                   (),                         None,                                          "insert_failed", "another connection took the tuple: no free address and port was left"),
     (CHAIN_TOO_LONG,          ("length", "limit"),        None,                                          "insert_failed", "the hash chain is over its limit"),
-    (NOTRACK,                 (),                         None,                                          "", "exempted from tracking"),
     (NAT_TRUNCATED,           ("need", "present"),        None,                                          "", "too short for the header that translation must rewrite"),
     (NAT_ICMP_CHECKSUM,       (),                         None,                                          "", "an ICMP error with a wrong checksum is not translated but dropped"),
     (NAT_REDIRECT,            (),                         None,                                          "", "an ICMP redirect about a translated connection is dropped"),
-    (NAT_NO_ADDRESS,          (),                         None,                                          "", "no address to translate to"),
-    (NAT_RULE_DROP,           (),                         None,                                          "", "a NAT rule dropped the packet"),
     (NAT_GRE_VERSION,         ("version",),               None,                                          "", "GRE of an unknown version cannot be translated"),
     (MASQUERADE_INTERFACE,    (),                         None,                                          "", "a masqueraded connection left by another interface"),
     (HELD_FRAGMENT,           ("offset", "length"),       None,                                          "", "a fragment that waits for the rest of its datagram"),

@@ -53,7 +53,21 @@ CHUNKS: Final = (
     "HEARTBEAT",
     "HEARTBEAT_ACK",
 )
-_ROW: Final = {1: 0, 2: 1, 6: 2, 7: 3, 8: 4, 9: 5, 10: 6, 11: 7, 14: 8, 4: 9, 5: 10}  # chunk type -> row
+# The rows of the grid, in this order.
+_ROWS: Final = (
+    INIT,
+    INIT_ACK,
+    ABORT,
+    SHUTDOWN,
+    SHUTDOWN_ACK,
+    ERROR,
+    COOKIE_ECHO,
+    COOKIE_ACK,
+    SHUTDOWN_COMPLETE,
+    HEARTBEAT,
+    HEARTBEAT_ACK,
+)
+_ROW: Final = {chunk: row for row, chunk in enumerate(_ROWS)}
 
 # fmt: off
 GRID: Final = (

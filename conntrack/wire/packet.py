@@ -83,7 +83,7 @@ class Packet:
         self.fragment: bool = False
         self.numbers: tuple[int | str, ...] = ()
         self.owned: bool = False  # `data` is ours to change
-        self.verdict: str = "ACCEPT"  # or "DROP", once somebody decided so
+        self.verdict: str = "ACCEPT"  # or "DROP" or "HELD", once somebody decided so
         self.counted: bool = False  # it entered its connection's counters
         self.pieces: Any = None  # how a reassembled packet came in (see `reassembly`)
         self.checksum: int = -1  # what `examine` found, -1 before it looked
@@ -147,7 +147,7 @@ def _parse_ipv4(packet: Packet, present: int, wire: int) -> None:
     if header == 20 and proto in PORT_PROTOCOLS and packet.end >= 24:
         packet.key = bytes(data[12:24])  # the common case, for speed: one slice
     else:
-        _key(packet, 0)
+        _key(packet)
 
 
 def _parse_ipv6(packet: Packet, present: int, wire: int) -> None:
@@ -164,7 +164,7 @@ def _parse_ipv6(packet: Packet, present: int, wire: int) -> None:
         if proto in PORT_PROTOCOLS and packet.end >= 44:
             packet.key = bytes(data[8:44])
             return
-        _key(packet, 0)
+        _key(packet)
         return
     proto, l4, fragment, fault = walk_ipv6(data, 0, packet.end, packet.length)
     packet.proto = proto
@@ -174,7 +174,7 @@ def _parse_ipv6(packet: Packet, present: int, wire: int) -> None:
         packet.key = bytes(data[8:40]) + _ZERO4
         return
     packet.l4 = l4
-    _key(packet, 0)
+    _key(packet)
 
 
 def _bound(packet: Packet, length: int, present: int, wire: int) -> None:
@@ -210,8 +210,6 @@ def walk_ipv6(data: bytes | bytearray, base: int, end: int, length: int) -> tupl
             word = (data[at + 2] << 8) | data[at + 3]
             if word & 0xFFF8:
                 return following, at, True, reasons.FRAGMENT
-            if word & 1:
-                return _first_fragment(data, following, at + 8, end, length)
             size = 8
             fragment = True
         elif proto == _AUTH:
@@ -223,24 +221,7 @@ def walk_ipv6(data: bytes | bytearray, base: int, end: int, length: int) -> tupl
     return proto, at, fragment, ""
 
 
-def _first_fragment(
-    data: bytes | bytearray, proto: int, at: int, end: int, length: int
-) -> tuple[int, int, bool, str]:
-    """The walk behind the fragment header of a first fragment: what follows may be headers still."""
-    while proto in _EXTENSIONS:
-        if proto == _NONE:
-            return proto, at, True, reasons.NO_NEXT_HEADER
-        if at + 2 > end:
-            return proto, at, True, reasons.CUT if end < length else reasons.EXTENSION_HEADERS
-        size = (data[at + 1] + 2) * 4 if proto == _AUTH else (data[at + 1] + 1) * 8
-        if proto == _FRAGMENT:
-            size = 8
-        proto = data[at]
-        at += size
-    return proto, at, True, ""
-
-
-def _key(packet: Packet, base: int) -> None:
+def _key(packet: Packet) -> None:
     """Fill in key, or fault, from the protocol's own part of the tuple."""
     data = packet.data
     addresses = bytes(data[12:20]) if packet.family == 4 else bytes(data[8:40])
