@@ -14,6 +14,7 @@ Sources: struct nf_conn and its extensions (nf_conntrack.h, nf_conntrack_extend.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from . import verdict
@@ -40,10 +41,41 @@ class Home(Protocol):
     choices: ChoiceSource
 
 
+ALL_EVENTS: Final = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a CT rule asks for the connection that a packet may begin; its zone also steers the look-up.
+
+    zone      number and directions                    mark_zone  the number is the packet mark's low 16 bits
+    helper    name of a helper, "" for none            timeouts   nanoseconds by state, or None: the sysctls
+    events    bits of connection events to report      expect_events  bits of expectation events; both 0: no mask
+    """
+
+    zone: Zone = DEFAULT_ZONE
+    mark_zone: bool = False
+    helper: str = ""
+    timeouts: tuple[int, ...] | None = None
+    events: int = 0
+    expect_events: int = 0
+
+
 class Extra:
     """The rarely needed rest of a connection."""
 
-    __slots__ = ("end", "end_reason", "helper", "mark", "master", "out_iface", "timeouts", "zone")
+    __slots__ = (
+        "end",
+        "end_reason",
+        "event_mask",
+        "expect_mask",
+        "helper",
+        "mark",
+        "master",
+        "out_iface",
+        "timeouts",
+        "zone",
+    )
 
     def __init__(self) -> None:
         self.mark: int = 0
@@ -52,6 +84,8 @@ class Extra:
         self.master: Conn | None = None
         self.timeouts: tuple[int, ...] | None = None  # a timeout policy instead of the sysctls
         self.out_iface: str | None = None  # where a masqueraded connection leaves
+        self.event_mask: int = ALL_EVENTS
+        self.expect_mask: int = ALL_EVENTS
         self.end: int = 0
         self.end_reason: str = ""
 
@@ -64,6 +98,8 @@ class Extra:
         other.master = self.master
         other.timeouts = self.timeouts
         other.out_iface = self.out_iface
+        other.event_mask = self.event_mask
+        other.expect_mask = self.expect_mask
         other.end = self.end
         other.end_reason = self.end_reason
         return other

@@ -12,7 +12,7 @@ that a box with rules calls one by one from its hooks:
 
     advance(now)                                -> time passes: gc, fragments that waited too long
     receive(octets, wire_length)                -> packet: parsed and whole, or HELD
-    enter(packet, hook, zone)                   -> conn, ctinfo
+    enter(packet, hook, zone, template)         -> conn, ctinfo
     translate(conn, ctinfo, packet, manip, …)   -> the packet rewritten, or dropped
     leave(conn, ctinfo, packet)                 -> confirmed (or dropped), events sent
 
@@ -30,10 +30,11 @@ from typing import Final
 
 from . import reasons, show, verdict
 from .choices import Choices, ChoiceSource
-from .conn import PACKET, Conn
+from .conn import PACKET, Conn, Template
 from .events import EventStream, event_of
 from .expiry import EagerGc, LinuxGc
 from .nat.hook import NatHook
+from .nat.ranges import NatRange
 from .nat.rules import NatRule
 from .outcome import Outcome
 from .stats import Stats
@@ -50,6 +51,7 @@ from .verdict import (
     DYING,
     ESTABLISHED,
     ESTABLISHED_REPLY,
+    EVENT_MARK,
     EVENT_NEW,
     EVENT_RELATED,
     EVENT_REPLY,
@@ -184,12 +186,7 @@ class Engine:
                 self.drop(conn)
         if parsed.verdict == DROP:
             return Outcome(parsed, (), DROP, conn, ctinfo, self._now, iface)
-        packets: tuple[bytes, ...]
-        if parsed.pieces is None:
-            packets = (bytes(parsed.data),)
-        else:
-            packets = refragment(parsed, self._choices.fragment_id(parsed.key))
-        return Outcome(parsed, packets, verdict.ACCEPT, conn, ctinfo, self._now, iface)
+        return Outcome(parsed, self.cut(parsed), verdict.ACCEPT, conn, ctinfo, self._now, iface)
 
     # --- the steps -------------------------------------------------------------------------------------
 
@@ -210,16 +207,38 @@ class Engine:
     def receive(self, octets: bytes, wire_length: int | None = None) -> Packet:
         """Parse and defragment: a packet ready to `enter`, or a fragment with verdict HELD and the reason."""
         packet = parse(octets, wire_length)
-        if packet.fragment and self.defragment and packet.fault != reasons.IP_TRUNCATED:
-            whole, reason = self._reassembler.push(packet, self._now, 0, self._limits)
+        return self.gather(packet) if packet.fragment and self.defragment else packet
+
+    def gather(self, packet: Packet, queue: int = 0) -> Packet:
+        """Defragment: the whole packet, or this one with verdict HELD and the reason.
+
+        `queue` keeps fragments apart that must not meet (the kernel's "user": the hook and the zone).
+        """
+        if packet.fragment and packet.fault != reasons.IP_TRUNCATED:
+            whole, reason = self._reassembler.push(packet, self._now, queue, self._limits)
             if whole is not None:
                 return whole
             packet.verdict = HELD
             packet.fault = reason
         return packet
 
-    def enter(self, packet: Packet, hook: int = PREROUTING, zone: Zone = DEFAULT_ZONE) -> tuple[Conn | None, int]:
+    def cut(self, packet: Packet) -> tuple[bytes, ...]:
+        """What leaves for a packet: itself, or, if it came in as fragments, fragments again."""
+        if packet.pieces is None:
+            return (bytes(packet.data),)
+        return refragment(packet, self._choices.fragment_id(packet.key))
+
+    def enter(
+        self,
+        packet: Packet,
+        hook: int = PREROUTING,
+        zone: Zone = DEFAULT_ZONE,
+        template: Template | None = None,
+    ) -> tuple[Conn | None, int]:
         """Find or make the packet's connection and judge it: (connection, ctinfo).
+
+        zone      where to look, and where a new connection lives (a template's, its mark resolved)
+        template  what a CT rule asks for a connection that this packet begins
 
         INVALID and UNTRACKED packets have no connection.  A refusal sets `packet.verdict` to DROP.
         """
@@ -249,7 +268,7 @@ class Engine:
                 if not reply:
                     packet.numbers = (packet.key[-2],)
                     return self._invalid(packet, reasons.NOT_INVERTIBLE)
-                conn = self._allocate(packet, reply, zone)
+                conn = self._allocate(packet, reply, zone, template)
                 if conn is None:
                     return None, INVALID
                 ctinfo = RELATED if conn.status & EXPECTED else NEW
@@ -294,14 +313,48 @@ class Engine:
         if self._nat.registered:
             self._nat.translate(conn, ctinfo, packet, manip, hook, iface, out_iface)
 
+    def undecided(self, conn: Conn, ctinfo: int, packet: Packet, manip: int) -> bool:
+        """Is it for this packet to decide half `manip` of its connection's mapping?  Then rules have to call `setup`
+        before `translate` binds the connection to what it has."""
+        return self._nat.undecided(conn, ctinfo, packet, manip)
+
+    def setup(self, conn: Conn, nat_range: NatRange, manip: int) -> None:
+        """Decide half `manip` (SRC or DST) of the connection's mapping, within `nat_range`; only before it is
+        confirmed [nf_nat_setup_info]."""
+        self._nat.chooser.setup(conn, nat_range, manip)
+
+    def set_mark(self, conn: Conn, mark: int) -> None:
+        """Give the connection a mark (32 bits); event MARK if that changes it."""
+        if mark == conn.extra.mark:
+            return
+        if self._table.journal is not None:
+            self._table.journal.touch(conn)
+        conn.own_extra().mark = mark
+        if conn.pending >= 0:
+            conn.pending |= EVENT_MARK
+
+    def end_masqueraded(self, out_iface: str, address: bytes | None, reason: str) -> int:
+        """End the connections masqueraded on `out_iface`, or those of them with that address (packed): the device
+        went down, the address was removed [nf_nat_masquerade.c]; how many there were."""
+        ended = [
+            conn
+            for conn in self._table
+            if conn.extra.out_iface == out_iface and (address is None or destination(conn.reply) == address)
+        ]
+        for conn in ended:
+            self._table.delete(conn, reason)
+        return len(ended)
+
     def leave(self, conn: Conn, ctinfo: int, packet: Packet) -> Conn:
         """The last step before a packet leaves: confirm a new connection, send what events have gathered.
 
         Returns the packet's connection, which is another one when a clash was resolved.
         """
         if not conn.status & (CONFIRMED | DYING):
+            if ctinfo == RELATED_REPLY:
+                return conn  # the box's own error about a connection's first packet: that packet did not get here
             conn = self._confirm(conn, packet)
-        if conn.pending > 0 and not conn.status & DYING:
+        if conn.pending > 0 and conn.status & (CONFIRMED | DYING) == CONFIRMED:
             self._send(conn, "NEW" if conn.pending & (EVENT_NEW | EVENT_RELATED) else "UPDATE", conn.pending)
             conn.pending = 0
         return conn
@@ -332,7 +385,7 @@ class Engine:
                         return conn, direction
         return None, ORIGINAL
 
-    def _allocate(self, packet: Packet, reply: bytes, zone: Zone) -> Conn | None:
+    def _allocate(self, packet: Packet, reply: bytes, zone: Zone, template: Template | None) -> Conn | None:
         """A new connection, before its protocol has looked at the packet [init_conntrack]; None: table full."""
         table = self._table
         settings = self._settings
@@ -356,7 +409,19 @@ class Engine:
             conn.pending = 0
         if zone is not DEFAULT_ZONE:
             conn.own_extra().zone = zone
+        if template is not None:
+            self._apply_template(conn, template)
         return conn
+
+    def _apply_template(self, conn: Conn, template: Template) -> None:
+        if template.timeouts is not None:
+            conn.own_extra().timeouts = template.timeouts
+        if template.events or template.expect_events:
+            if self._settings.events == 0:
+                conn.pending = 0  # a mask asks for events whatever the sysctl says
+            if conn.pending >= 0:
+                extra = conn.own_extra()
+                extra.event_mask, extra.expect_mask = template.events, template.expect_events
 
     def _track(
         self, conn: Conn, direction: int, packet: Packet, fresh: bool, verify: bool, right_family: bool
@@ -550,7 +615,7 @@ class Engine:
             self._send(conn, "DESTROY", verdict.EVENT_DESTROY)
 
     def _send(self, conn: Conn, kind: str, bits: int) -> None:
-        if self._events is not None:
+        if self._events is not None and bits & conn.extra.event_mask:
             self._events.append(event_of(conn, kind, bits, self._table.now))
 
     def flush(self) -> int:

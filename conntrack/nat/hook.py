@@ -79,6 +79,12 @@ class NatHook:
             packet.verdict = DROP
             packet.fault = reason
 
+    def undecided(self, conn: Conn, ctinfo: int, packet: Packet, manip: int) -> bool:
+        """Does this packet begin something whose half `manip` is not decided yet?"""
+        if conn.status & DONE[manip]:
+            return False
+        return ctinfo == NEW or (ctinfo in (RELATED, RELATED_REPLY) and packet.proto not in (ICMP, ICMPV6))
+
     def _decide(self, conn: Conn, manip: int, iface: str | None, out_iface: str | None) -> None:
         """Ask the rules of `manip`, else bind to what the packet has."""
         key = invert(bare(conn.reply), conn.proto)
