@@ -1,0 +1,152 @@
+"""Where a packet of the box itself goes, and what kind of address an address is.
+
+One rule: the answer's `source` is the packet's source address; without one there is no packet.
+
+Sources: net/ipv4/route.c (ip_route_output_key_hash_rcu, __mkroute_output), net/ipv6/route.c
+(ip6_route_output_flags, ip6_pol_route), xt_addrtype.c, fib_frontend.c (inet_addr_type).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .addresses import LINK, UNIVERSE, is_link_local
+from .fib import REJECTS, Route
+
+if TYPE_CHECKING:
+    from .routing import Fib
+
+Question = Callable[..., Route]
+
+ANY4, ANY6, LAST4 = bytes(4), bytes(16), b"\xff" * 4
+_LOOPBACK4 = bytes((127, 0, 0, 1))
+
+# What a reject says: the reason, and ICMP type and code for IPv4 and for IPv6 [fib_props; fib6_prop_to_error].
+_REJECT: dict[str, tuple[str, tuple[int, int] | None, tuple[int, int] | None]] = {
+    "unreachable": ("unreachable", (3, 1), (1, 0)),
+    "prohibit": ("prohibit", (3, 13), (1, 1)),
+    "blackhole": ("blackhole", None, None),
+}
+
+
+def rejected(route: Route | None, family: int, iface: str = "") -> Route:
+    """The answer for a route that delivers nothing, or for no route at all."""
+    if route is None:
+        return Route("none", iface, why="no_route", error=(3, 0) if family == 4 else (1, 0))
+    why, error4, error6 = _REJECT[route.kind]
+    return replace(route, why=why, error=error4 if family == 4 else error6)
+
+
+def output(fib: Fib, destination: bytes, source: bytes, iface: str, _proto: int) -> Route:
+    """See `Fib.output`."""
+    device = fib.interfaces.get(iface)
+    if iface and (device is None or not device.up):
+        return Route("none", iface, why="link_down")
+    return (_output4 if len(destination) == 4 else _output6)(fib, destination, source, iface)
+
+
+def with_mtu(fib: Fib, route: Route) -> Route:
+    """The route with the MTU that holds on it."""
+    return replace(route, mtu=route.mtu or fib.interfaces[route.iface].mtu)
+
+
+def _output4(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
+    if source and (source[0] >> 4 == 14 or source == LAST4 or source[0] == 0):
+        return Route("none", iface, why="bad_source")
+    wide = destination[0] >> 4 == 14 or destination == LAST4
+    if source and wide and not iface:
+        iface = next((one.name for one in fib.interfaces.values() if fib.is_own(source, one.name)), "")
+        if not iface:
+            return Route("none", why="foreign_source")
+        return _make4(fib, Route("unicast", iface), destination, source)
+    if source and not fib.is_local(source):
+        return Route("none", iface, why="foreign_source")
+    if iface and (destination == LAST4 or destination[:3] == b"\xe0\0\0"):
+        return _make4(fib, Route("unicast", iface), destination, source or _select(fib, iface, LINK))
+    if iface and not source and wide:
+        source = _select(fib, iface, UNIVERSE)
+    if destination == ANY4:
+        destination = source or _LOOPBACK4
+        return _make4(fib, Route("local", "lo"), destination, source or destination)
+    route = fib.lookup(destination, iface)
+    if route is None or route.kind in REJECTS:
+        if iface:  # a device was asked for: the destination is taken to be on link
+            return _make4(fib, Route("unicast", iface), destination, source or _select(fib, iface, LINK))
+        return rejected(route, 4)
+    if route.kind == "local":
+        source = source or route.source or destination
+        return _make4(fib, replace(route, iface="lo"), destination, source)
+    if not source:
+        source = route.source or fib.select_address(route.iface, route.gateway, 4, route.scope)
+    return _make4(fib, route, destination, source)
+
+
+def _make4(fib: Fib, route: Route, destination: bytes, source: bytes) -> Route:
+    """[__mkroute_output]"""
+    if source[:1] == b"\x7f" and route.iface != "lo" and not fib.conf.any4("route_localnet", route.iface):
+        return Route("none", route.iface, why="loopback_source")
+    kind = route.kind
+    if destination == LAST4:
+        kind = "broadcast"
+    elif destination[0] >> 4 == 14:
+        kind = "multicast"
+    elif destination[0] == 0:
+        return Route("none", route.iface, why="bad_destination")
+    gateway = b"" if kind in ("broadcast", "local") else route.gateway
+    if kind == "multicast" and route.prefix_length < 4:
+        gateway = b""  # multicast does not follow a default route's gateway
+    return with_mtu(fib, replace(route, kind=kind, source=source, gateway=gateway))
+
+
+def _select(fib: Fib, iface: str, scope: int) -> bytes:
+    return fib.select_address(iface, b"", 4, scope)
+
+
+def _output6(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
+    strict = destination[0] == 0xFF or is_link_local(destination)
+    if source and source != ANY6 and not fib.is_own(source):
+        return Route("none", iface, why="foreign_source")
+    if destination == ANY6:
+        destination = source or bytes(15) + b"\1"
+    route = fib.lookup6(destination, iface, strict and bool(iface))
+    if route is None or route.kind in REJECTS:
+        return rejected(route, 6)
+    if route.kind in ("local", "anycast"):
+        out = replace(route, iface="lo")
+        home = route.iface
+    else:
+        out, home = route, route.iface
+    if not source:
+        source = route.source or fib.select_address(home, destination, 6)
+        if not source:
+            return Route("none", home, why="no_source")
+    return with_mtu(fib, replace(out, source=source))
+
+
+def address_type(fib: Fib, address: bytes, iface: str | None) -> set[str]:
+    """See `Fib.address_type`; IPv4 asks table local only, IPv6 the whole way there."""
+    if len(address) == 4:
+        if address in (ANY4, LAST4):
+            return {"BROADCAST"}
+        if address[0] >> 4 == 14:
+            return {"MULTICAST"}
+        found = fib.lookup(address, table="local")
+        kind = found.kind if found and (iface is None or found.iface == iface) else "unicast"
+        return {kind.upper()}
+    if address == ANY6:
+        return {"UNSPEC"}
+    if address[0] == 0xFF:
+        return {"MULTICAST"}
+    types = set() if address == bytes(15) + b"\1" else {"UNICAST"}
+    if fib.is_own(address, iface or ""):
+        return types | {"LOCAL"}
+    found = fib.lookup6(address, iface or "", False)
+    if found is None or found.kind in REJECTS:
+        return types | {"UNREACHABLE"}
+    if found.kind == "anycast" and iface in (None, found.iface):
+        return types | {"ANYCAST"}
+    if found.kind == "local" and iface is None:
+        return types | {"LOCAL"}
+    return types
