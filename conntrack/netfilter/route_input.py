@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .addresses import HOST, contains
+from .addresses import HOST, LOOPBACK6, contains, is_link_local
 from .fib import REJECTS, Route
 from .route_output import ANY4, ANY6, LAST4, rejected, with_mtu
 
@@ -44,9 +44,9 @@ def _input4(fib: Fib, source: bytes, destination: bytes, iface: str) -> Route:
         return _drop("martian_source", iface)
     if destination == LAST4 or source == destination == ANY4:
         return _broadcast4(fib, source, iface)
-    if source[0] == 0:
+    if source == ANY4:
         return _drop("martian_source", iface)
-    if destination[0] == 0:
+    if destination == ANY4:
         return _drop("martian_destination", iface)
     if 127 in (source[0], destination[0]) and not conf.any4("route_localnet", iface) and iface != "lo":
         return _drop("martian_destination" if destination[0] == 127 else "martian_source", iface)
@@ -70,7 +70,7 @@ def _input4(fib: Fib, source: bytes, destination: bytes, iface: str) -> Route:
 
 
 def _broadcast4(fib: Fib, source: bytes, iface: str) -> Route:
-    if source[0]:
+    if source != ANY4:
         why, _ = _source4(fib, source, iface, "")
         if why:
             return _drop(why, iface)
@@ -85,7 +85,7 @@ def _multicast4(fib: Fib, source: bytes, destination: bytes, iface: str, proto: 
         return _drop("martian_source", iface, "multicast")
     if source[0] == 127 and not fib.conf.any4("route_localnet", iface):
         return _drop("martian_source", iface, "multicast")
-    if source[0]:
+    if source != ANY4:
         why, _ = _source4(fib, source, iface, "")
         if why:
             return _drop(why, iface, "multicast")
@@ -139,7 +139,7 @@ def _source4(fib: Fib, source: bytes, iface: str, out_iface: str) -> tuple[str, 
 
 
 def _input6(fib: Fib, source: bytes, destination: bytes, iface: str) -> Route:
-    strict = destination[0] == 0xFF or (destination[0] == 0xFE and destination[1] & 0xC0 == 0x80)
+    strict = destination[0] == 0xFF or is_link_local(destination) or destination == LOOPBACK6
     route = fib.lookup6(destination, iface, strict)
     if route is None or route.kind in REJECTS:
         if destination == ANY6:

@@ -53,7 +53,7 @@ def with_mtu(fib: Fib, route: Route) -> Route:
 
 
 def _output4(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
-    if source and (source[0] >> 4 == 14 or source == LAST4 or source[0] == 0):
+    if source and (source[0] >> 4 == 14 or source in (LAST4, ANY4)):
         return Route("none", iface, why="bad_source")
     wide = destination[0] >> 4 == 14 or destination == LAST4
     if source and wide and not iface:
@@ -92,7 +92,7 @@ def _make4(fib: Fib, route: Route, destination: bytes, source: bytes) -> Route:
         kind = "broadcast"
     elif destination[0] >> 4 == 14:
         kind = "multicast"
-    elif destination[0] == 0:
+    elif destination == ANY4:
         return Route("none", route.iface, why="bad_destination")
     gateway = b"" if kind in ("broadcast", "local") else route.gateway
     if kind == "multicast" and route.prefix_length < 4:
@@ -106,8 +106,6 @@ def _select(fib: Fib, iface: str, scope: int) -> bytes:
 
 def _output6(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
     strict = destination[0] == 0xFF or is_link_local(destination)
-    if source and source != ANY6 and not fib.is_own(source):
-        return Route("none", iface, why="foreign_source")
     if destination == ANY6:
         destination = source or bytes(15) + b"\1"
     route = fib.lookup6(destination, iface, strict and bool(iface))

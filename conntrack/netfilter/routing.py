@@ -19,7 +19,7 @@ from ipaddress import ip_address
 
 from . import addresses, route_input, route_output
 from .addresses import HOST, LINK, NOWHERE, UNIVERSE, Address, Interface
-from .conf import IpSysctl
+from .conf import Conf
 from .fib import REJECTS, Route, Table
 from .route_text import Request, parse_route
 
@@ -37,7 +37,7 @@ class Fib:
     interfaces  name -> addresses, as {"in0": ["10.0.0.1/24", "fd00:1::1/64"]}; lo is there by itself
     routes      texts of `ip route add`
     mtu         octets a device takes, for all or by name; 1500, lo 65536
-    sysctl      net.ipv4.conf.* and its kin by full name, as an `IpSysctl` or any mapping to make one from
+    sysctl      net.ipv4.conf.* and net.ipv6.conf.* by full name, read when asked; what is missing has its default
 
     Raises ValueError, quoting the text, for an address or a route that the kernel would refuse.
 
@@ -54,13 +54,13 @@ class Fib:
         mtu: int | Mapping[str, int] | None = None,
         sysctl: Mapping[str, int] | None = None,
     ) -> None:
-        self.conf = sysctl if isinstance(sysctl, IpSysctl) else IpSysctl(interfaces, sysctl)
+        self.conf = Conf({} if sysctl is None else sysctl)
         self.interfaces: dict[str, Interface] = {}
         self.ipv4 = Table(32, split=False)
         self.ipv6 = Table(128, split=True)
         self.custom_local = False  # a local route was added by hand: source addresses are looked at in full
         self._answers: dict[tuple[object, ...], Route] = {}
-        self._writes = self.conf.writes
+        self._stamp = self.conf.stamp()
         given = {"lo": ("127.0.0.1/8", "::1/128"), **{name: tuple(texts) for name, texts in interfaces.items()}}
         for name, texts in given.items():
             self.interfaces[name] = Interface(name, _mtu(name, mtu))
@@ -156,7 +156,10 @@ class Fib:
     def lookup6(self, destination: bytes, iface: str = "", strict: bool = False, table: str = "") -> Route | None:
         """The best IPv6 route; one over `iface` before equals, or only such (`strict`) [fib6_table_lookup]."""
         best: Route | None = None
+        thrown = ""
         for route in self.ipv6.matching(destination, table):
+            if route.table == thrown:
+                continue
             if best and (route.table, route.prefix_length, route.metric) != (
                 best.table,
                 best.prefix_length,
@@ -166,9 +169,11 @@ class Fib:
             if route.kind == "anycast" and route.protocol == "kernel":
                 if not self.conf.own6("forwarding", route.iface):
                     continue
-            if route.iface == iface or not iface:
+            if route.kind == "throw":
+                thrown = route.table
+            elif route.iface == iface or not iface:
                 return route
-            if not strict and best is None:
+            elif not strict and best is None:
                 best = route
         return best
 
@@ -273,7 +278,7 @@ class Fib:
         if interface.up:
             if address.broadcast and address.broadcast != b"\xff\xff\xff\xff":
                 routes.append(_kernel("broadcast", name, address.broadcast, 32, prime))
-            if address.prefix[0] and not address.secondary and (size < 32 or address.prefix != local):
+            if any(address.prefix) and not address.secondary and (size < 32 or address.prefix != local):
                 kind = "local" if interface.loopback else "unicast"
                 routes.append(_kernel(kind, name, address.prefix, size, prime))
                 if size < 31:
@@ -390,9 +395,10 @@ class Fib:
 
     def _answer(self, ask: route_output.Question, one: bytes, other: bytes, iface: str, proto: int) -> Route:
         """Ask, or give the answer of last time, if no setting was written since."""
-        if self._writes != self.conf.writes or len(self._answers) >= _CACHE:
+        stamp = self.conf.stamp()
+        if stamp != self._stamp or stamp < 0 or len(self._answers) >= _CACHE:
             self._answers.clear()
-            self._writes = self.conf.writes
+            self._stamp = stamp
         key = ask, one, other, iface, proto
         known = self._answers.get(key)
         if known is None:
