@@ -40,7 +40,7 @@ from .outcome import Outcome
 from .stats import Stats
 from .sysctl import SECOND, Settings, Sysctl
 from .table import TIMEOUT, Table, direction_of
-from .trackers import AGAIN, BAD, GONE, KILL, icmp, icmpv6
+from .trackers import AGAIN, BAD, GONE, KILL, icmp, icmpv6, tcp
 from .trackers.table import TRACKERS
 from .trial import Trial
 from .tuples import DEFAULT_ZONE, Zone, address_text, destination, invert, zoned
@@ -53,6 +53,7 @@ from .verdict import (
     ESTABLISHED_REPLY,
     EVENT_MARK,
     EVENT_NEW,
+    EVENT_PROTOINFO,
     EVENT_RELATED,
     EVENT_REPLY,
     EXPECTED,
@@ -73,12 +74,13 @@ from .verdict import (
     REPLY,
     SEEN_REPLY,
     SRC,
+    TCP,
     UNTRACKED,
 )
 from .wire.checksum import PARTIAL, UNKNOWN
 from .wire.packet import Packet, parse, quoted
-from .wire.reassembly import Limits, Reassembler
-from .wire.refragment import refragment
+from .wire.reassembly import Limits, Lost, Reassembler
+from .wire.refragment import NO_MTU, refragment
 
 _CLASH_TIMEOUT: Final = SECOND  # how long the loser of a clash may be answered
 _NAT_SETTLED: Final = NAT_DONE_MASK | NAT_MASK
@@ -209,24 +211,30 @@ class Engine:
         packet = parse(octets, wire_length)
         return self.gather(packet) if packet.fragment and self.defragment else packet
 
-    def gather(self, packet: Packet, queue: int = 0) -> Packet:
+    def gather(self, packet: Packet, queue: int = 0, device: str = "") -> Packet:
         """Defragment: the whole packet, or this one with verdict HELD and the reason.
 
-        `queue` keeps fragments apart that must not meet (the kernel's "user": the hook and the zone).
+        `queue` keeps fragments apart that must not meet (the kernel's "user": the hook and the zone); `device` is
+        where the fragment came in.
         """
         if packet.fragment and packet.fault != reasons.IP_TRUNCATED:
-            whole, reason = self._reassembler.push(packet, self._now, queue, self._limits)
+            whole, reason = self._reassembler.push(packet, self._now, queue, self._limits, device)
             if whole is not None:
                 return whole
             packet.verdict = HELD
             packet.fault = reason
         return packet
 
-    def cut(self, packet: Packet) -> tuple[bytes, ...]:
-        """What leaves for a packet: itself, or, if it came in as fragments, fragments again."""
-        if packet.pieces is None:
+    def lost(self) -> list[Lost]:
+        """Datagrams whose time was over since the last call; the first call begins to keep them."""
+        lost, self._reassembler.lost = self._reassembler.lost, []
+        return lost or []
+
+    def cut(self, packet: Packet, mtu: int = NO_MTU) -> tuple[bytes, ...]:
+        """What leaves for a packet: itself, or, if it came in as fragments or is larger than `mtu`, fragments."""
+        if packet.pieces is None and len(packet.data) <= mtu:
             return (bytes(packet.data),)
-        return refragment(packet, self._choices.fragment_id(packet.key))
+        return refragment(packet, self._choices.fragment_id(packet.key), mtu)
 
     def enter(
         self,
@@ -314,7 +322,7 @@ class Engine:
             self._nat.translate(conn, ctinfo, packet, manip, hook, iface, out_iface)
 
     def undecided(self, conn: Conn, ctinfo: int, packet: Packet, manip: int) -> bool:
-        """Is it for this packet to decide half `manip` of its connection's mapping?  Then rules have to call `setup`
+        """Is it for this packet to decide half `manip` of its connection's mapping?  Rules then call `setup`
         before `translate` binds the connection to what it has."""
         return self._nat.undecided(conn, ctinfo, packet, manip)
 
@@ -332,6 +340,19 @@ class Engine:
         conn.own_extra().mark = mark
         if conn.pending >= 0:
             conn.pending |= EVENT_MARK
+
+    def set_closing(self, conn: Conn) -> None:
+        """A TCP reset was sent on the connection's behalf (REJECT): state CLOSE with its timeout, at once
+        [nf_conntrack_tcp_set_closing]."""
+        if conn.proto != TCP or not conn.status & CONFIRMED:
+            return
+        if self._table.journal is not None:
+            self._table.journal.touch(conn)
+        before, conn.state = conn.state, tcp.CL
+        if before != tcp.CL and not conn.status & FIXED_TIMEOUT:
+            self._refresh(conn, (conn.extra.timeouts or self._settings.timeouts[TCP])[tcp.CL])
+            if conn.pending >= 0:
+                conn.pending |= EVENT_PROTOINFO
 
     def end_masqueraded(self, out_iface: str, address: bytes | None, reason: str) -> int:
         """End the connections masqueraded on `out_iface`, or those of them with that address (packed): the device
@@ -638,6 +659,11 @@ class Engine:
     def now(self) -> int:
         """The latest time seen, ns."""
         return self._now
+
+    @property
+    def choices(self) -> ChoiceSource:
+        """Where every draw comes from."""
+        return self._choices
 
     @property
     def events(self) -> EventStream:

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from . import verdict
 from .conn import Conn, decimal_time
+from .events import Event
 from .reasons import REASONS
 from .tuples import Tuple
 from .wire.packet import Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What a packet left behind in a whole box.
+
+    fate    forwarded, local, dropped, ct_drop (by connection tracking itself), held (not out of reassembly, or
+            dropped by a raw table rule), ip_drop (IP header checks); "" where time alone acted
+    out     (device, octets) of all that left, the box's own packets included, in order
+    local   octets delivered to the box itself
+    events  what a listener heard       stats  counters of `conntrack -S` that moved, and by how much
+    logs    records of LOG rules
+    """
+
+    fate: str = ""
+    out: tuple[tuple[str, bytes], ...] = ()
+    local: tuple[bytes, ...] = ()
+    events: tuple[Event, ...] = ()
+    stats: dict[str, int] = field(default_factory=dict)
+    logs: tuple[dict[str, object], ...] = ()
+
+
+_NO_TRACES: Final = Traces()
 
 
 class Outcome:
@@ -20,9 +45,11 @@ class Outcome:
     reason    why it was not simply tracked and counted ("" : it was); a row of `reasons.REASONS`
     counted   it entered its connection's counters and renewed its timer
     rewritten translation changed it
+
+    A host fills `fate`, `out`, `local`, `events`, `stats` and `logs` too (see `Traces`).
     """
 
-    __slots__ = ("_ctinfo", "_iface", "_packet", "_time", "conn", "packets", "verdict")
+    __slots__ = ("_ctinfo", "_iface", "_packet", "_time", "conn", "packets", "traces", "verdict")
 
     def __init__(
         self,
@@ -33,6 +60,7 @@ class Outcome:
         ctinfo: int,
         time: int,
         iface: str | None,
+        traces: Traces = _NO_TRACES,
     ) -> None:
         self._packet = packet
         self.packets = packets
@@ -41,6 +69,37 @@ class Outcome:
         self._ctinfo = ctinfo
         self._time = time
         self._iface = iface
+        self.traces = traces
+
+    @property
+    def fate(self) -> str:
+        """A host's word for what became of the packet."""
+        return self.traces.fate
+
+    @property
+    def out(self) -> tuple[tuple[str, bytes], ...]:
+        """(device, octets) of all that left the host."""
+        return self.traces.out
+
+    @property
+    def local(self) -> tuple[bytes, ...]:
+        """What the host itself was given."""
+        return self.traces.local
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What a listener heard meanwhile."""
+        return self.traces.events
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counters that moved."""
+        return self.traces.stats
+
+    @property
+    def logs(self) -> tuple[dict[str, object], ...]:
+        """Records of LOG rules."""
+        return self.traces.logs
 
     @property
     def packet(self) -> bytes:
@@ -138,6 +197,12 @@ class Outcome:
             if self.detail:
                 out["detail"] = self.detail
         out["rewritten"] = self.rewritten
+        if self.traces is not _NO_TRACES:
+            out["fate"] = self.fate
+            out["out"] = [[device, octets.hex()] for device, octets in self.out]
+            out["local"] = [octets.hex() for octets in self.local]
+            out["events"] = [event.to_dict() for event in self.events]
+            out["stats"] = self.stats
         return out
 
     def __repr__(self) -> str:

@@ -38,6 +38,9 @@ class Reason:
 # Headers
 IP_HEADER: Final = "ip_header"
 IP_TRUNCATED: Final = "ip_truncated"
+IP_CHECKSUM: Final = "ip_checksum"
+IP_ADDRESS: Final = "ip_address"
+IPV6_OPTIONS: Final = "ipv6_options"
 CUT: Final = "cut"
 FRAGMENT: Final = "fragment"
 NO_TUPLE: Final = "no_tuple"
@@ -96,6 +99,28 @@ SCTP_VTAG: Final = "sctp_vtag"
 SCTP_CHUNK_VTAG: Final = "sctp_chunk_vtag"
 SCTP_INVALID_STATE: Final = "sctp_invalid_state"
 SCTP_IGNORED: Final = "sctp_ignored"
+# The box around the engine
+MARTIAN_SOURCE: Final = "martian_source"
+MARTIAN_DESTINATION: Final = "martian_destination"
+LOCAL_SOURCE: Final = "local_source"
+RP_FILTER: Final = "rp_filter"
+FORWARDING_OFF: Final = "forwarding_off"
+NO_MEMBER: Final = "no_member"
+NO_ROUTE: Final = "no_route"
+UNREACHABLE: Final = "unreachable"
+PROHIBIT: Final = "prohibit"
+BLACKHOLE: Final = "blackhole"
+BAD_SOURCE: Final = "bad_source"
+BAD_DESTINATION: Final = "bad_destination"
+FOREIGN_SOURCE: Final = "foreign_source"
+LOOPBACK_SOURCE: Final = "loopback_source"
+NO_SOURCE: Final = "no_source"
+IP_OPTIONS: Final = "ip_options"
+TTL_EXCEEDED: Final = "ttl_exceeded"
+TOO_BIG: Final = "too_big"
+RULE_DROP: Final = "rule_drop"
+LINK_DOWN: Final = "link_down"
+SOURCE_SCOPE: Final = "source_scope"
 # The engine
 TABLE_FULL: Final = "table_full"
 CLASH: Final = "clash"
@@ -118,6 +143,9 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str | None, str, str], ...] = (
     # name                    numbers                     kernel's log text                              counter    sentence
     (IP_HEADER,               ("length", "version"),      None,                                          "invalid", "the IP header is incomplete or of no known version"),
     (IP_TRUNCATED,            ("length", "present"),      None,                                          "invalid", "the IP header promises more octets than the frame carried"),
+    (IP_CHECKSUM,             (),                         None,                                          "",        "the IPv4 header checksum is wrong: the IP layer drops the packet"),
+    (IP_ADDRESS,              (),                         None,                                          "",        "an IPv6 address that must not be on a wire: the IP layer drops the packet"),
+    (IPV6_OPTIONS,            ("option",),                None,                                          "",        "IPv6 hop-by-hop options that a router has to refuse"),
     (CUT,                     ("need", "present"),        None,                                          "invalid", "the capture's snap length cut the headers that tracking needs"),
     (FRAGMENT,                ("offset",),                None,                                          "invalid", "a fragment reached connection tracking without reassembly"),
     (NO_TUPLE,                ("need", "present"),        None,                                          "invalid", "too short for the ports, the identifier or the key"),
@@ -186,6 +214,27 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str | None, str, str], ...] = (
     (FRAGMENT_BAD,            ("offset", "length"),       None,                                          "", "a fragment that fits no datagram"),
     (FRAGMENT_LIMIT,          ("memory", "limit"),        None,                                          "", "no room for more waiting fragments"),
     (FRAGMENT_TOO_BIG,        ("offset", "length"),       None,                                          "", "the fragments add up to more than 65,535 octets"),
+    (MARTIAN_SOURCE,          (),                         None,                                          "", "a source address that no packet of a device may have"),
+    (MARTIAN_DESTINATION,     (),                         None,                                          "", "a destination address that no packet of a device may have"),
+    (LOCAL_SOURCE,            (),                         None,                                          "", "the source is one of the box's own addresses"),
+    (RP_FILTER,               (),                         None,                                          "", "the way back to the source does not leave by the device that the packet came from"),
+    (FORWARDING_OFF,          (),                         None,                                          "", "not for the box, and it does not forward"),
+    (NO_MEMBER,               (),                         None,                                          "", "for a multicast group of which the device is no member"),
+    (NO_ROUTE,                (),                         None,                                          "", "no route to the destination"),
+    (UNREACHABLE,             (),                         None,                                          "", "the route says that the destination cannot be reached"),
+    (PROHIBIT,                (),                         None,                                          "", "the route says that the destination is prohibited"),
+    (BLACKHOLE,               (),                         None,                                          "", "the route swallows packets silently"),
+    (BAD_SOURCE,              (),                         None,                                          "", "the box sends no packet with such a source address"),
+    (BAD_DESTINATION,         (),                         None,                                          "", "the box sends no packet to such an address"),
+    (FOREIGN_SOURCE,          (),                         None,                                          "", "the source is no address of the box, which wants one"),
+    (LOOPBACK_SOURCE,         (),                         None,                                          "", "a loopback address must not leave the box"),
+    (NO_SOURCE,               (),                         None,                                          "", "the box has no address to send from"),
+    (IP_OPTIONS,              ("pointer",),               None,                                          "", "IPv4 options that are malformed or refused"),
+    (TTL_EXCEEDED,            ("ttl",),                   None,                                          "", "the time to live, or hop limit, ran out here"),
+    (TOO_BIG,                 ("length", "mtu"),          None,                                          "", "larger than the outgoing device takes, and not to be fragmented"),
+    (RULE_DROP,               ("table", "chain"),         None,                                          "", "a rule, or a chain's policy, dropped it"),
+    (LINK_DOWN,               (),                         None,                                          "", "the device is down"),
+    (SOURCE_SCOPE,            (),                         None,                                          "", "a source address that must not be forwarded"),
     (NOT_IP,                  ("ethertype",),             None,                                          "", "not IP: passed unchanged"),
 )
 # fmt: on

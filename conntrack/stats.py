@@ -6,7 +6,7 @@ been 0 since 4.x and are printed so.  Sources: nf_conntrack_standalone.c (ct_cpu
 
 from __future__ import annotations
 
-_KERNEL = (
+KERNEL = (
     "found",
     "invalid",
     "insert",
@@ -79,11 +79,15 @@ class Stats:
 
     def as_dict(self) -> dict[str, int]:
         """The kernel's counters in `conntrack -S` order, then the engine's own."""
-        return {name: getattr(self, name) for name in _KERNEL + _OWN}
+        return {name: getattr(self, name) for name in KERNEL + _OWN}
+
+    def kernel(self) -> tuple[int, ...]:
+        """The kernel's counters in `conntrack -S` order."""
+        return tuple([getattr(self, name) for name in KERNEL])
 
     def text(self) -> str:
         """The line of `conntrack -S`, trailing blank included."""
-        return "cpu=0   \t" + "".join(f"{name}={getattr(self, name)} " for name in _KERNEL)
+        return "cpu=0   \t" + "".join(f"{name}={getattr(self, name)} " for name in KERNEL)
 
     def proc_text(self, entries: int) -> str:
         """/proc/net/stat/nf_conntrack for a table of `entries` connections."""

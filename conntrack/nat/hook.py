@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from .. import reasons
 from ..choices import ChoiceSource
-from ..conn import Conn
+from ..conn import PACKET, Conn
 from ..stats import Stats
 from ..table import Table
 from ..tuples import bare, invert
@@ -68,6 +68,11 @@ class NatHook:
             if (related or ctinfo == NEW) and not conn.status & DONE[manip]:
                 self._decide(conn, manip, iface, out_iface)
             elif hook == POSTROUTING and direction == ORIGINAL and _leaves_elsewhere(conn, out_iface):
+                if conn.traffic_orig >= 0:
+                    # counted once more at its end, and its journal entry is the deletion's [nf_ct_kill_acct]
+                    if self._table.journal is not None:
+                        self._table.journal.touch(conn)
+                    conn.traffic_orig += PACKET + packet.length
                 self._table.delete(conn, OTHER_INTERFACE)
                 packet.verdict = DROP
                 packet.fault = reasons.MASQUERADE_INTERFACE

@@ -71,6 +71,14 @@ class Limits(NamedTuple):
     low6: int
 
 
+class Lost(NamedTuple):
+    """A datagram whose time was over: its fragment at offset 0 as it came, its latest one's device, when (ns)."""
+
+    first: bytes
+    device: str
+    at: int
+
+
 class Journal(Protocol):
     """What a trial writes down before it is changed."""
 
@@ -81,12 +89,14 @@ class Journal(Protocol):
 class Reassembler:
     """Waiting fragments of both families; everything that the kernel's hooks at priority -400 remember."""
 
-    __slots__ = ("_four", "_six", "journal")
+    __slots__ = ("_four", "_six", "journal", "lost")
 
     def __init__(self) -> None:
         self._four = _Store(_QUEUE4)
         self._six = _Store(_QUEUE6)
         self.journal: Journal | None = None
+        # Datagrams that timed out with their first fragment there; None: nobody wants to tell their senders.
+        self.lost: list[Lost] | None = None
 
     def __len__(self) -> int:
         """How many datagrams wait for fragments."""
@@ -102,8 +112,10 @@ class Reassembler:
         """Octets that waiting IPv6 fragments count for, as `truesize` has it, and 184 per datagram."""
         return self._six.memory
 
-    def push(self, packet: Packet, now: int, zone: int, limits: Limits) -> tuple[Packet | None, str]:
-        """Take a fragment at `now` (ns): (whole packet, "") or (None, reason why nothing goes on).
+    def push(
+        self, packet: Packet, now: int, zone: int, limits: Limits, device: str = ""
+    ) -> tuple[Packet | None, str]:
+        """Take a fragment at `now` (ns) from `device`: (whole packet, "") or (None, reason why nothing goes on).
 
         The whole packet is freshly parsed and has `pieces`.  A fragment that Linux does not gather comes back
         as it is, with "".  `packet.numbers` gets the numbers of the reason.
@@ -111,9 +123,9 @@ class Reassembler:
         self.expire(now)
         if packet.fault != reasons.IP_TRUNCATED:
             if packet.family == 4 and packet.fragment:
-                return self._push4(packet, now, zone, limits)
+                return self._push4(packet, now, zone, limits, device)
             if packet.family == 6:  # an "atomic" fragment is gathered though it needs no other
-                return self._push6(packet, now, zone, limits)
+                return self._push6(packet, now, zone, limits, device)
         return packet, ""
 
     def expire(self, now: int) -> int:
@@ -126,7 +138,9 @@ class Reassembler:
         self._six.check()
         assert not self._six.sources
 
-    def _push4(self, packet: Packet, now: int, zone: int, limits: Limits) -> tuple[Packet | None, str]:
+    def _push4(
+        self, packet: Packet, now: int, zone: int, limits: Limits, device: str
+    ) -> tuple[Packet | None, str]:
         store, data, header = self._four, packet.data, packet.l4
         (word,) = _U16.unpack_from(data, 6)
         offset = (word & 0x1FFF) * 8
@@ -156,9 +170,11 @@ class Reassembler:
         if offset == 0:
             queue.header = bytes(data[: min(header, packet.end)])
             queue.header_length = header
-        return self._insert(store, key, queue, packet, offset, end, header)
+        return self._insert(store, key, queue, packet, offset, end, header, device)
 
-    def _push6(self, packet: Packet, now: int, zone: int, limits: Limits) -> tuple[Packet | None, str]:
+    def _push6(
+        self, packet: Packet, now: int, zone: int, limits: Limits, device: str
+    ) -> tuple[Packet | None, str]:
         store, data = self._six, packet.data
         (payload,) = _U16.unpack_from(data, 4)
         at, previous = _fragment_header(data, packet.end)
@@ -197,7 +213,7 @@ class Reassembler:
             head[previous & 0xFF] = following
             queue.header = bytes(head)
             queue.header_length = at
-        return self._insert(store, key, queue, packet, offset, end, header)
+        return self._insert(store, key, queue, packet, offset, end, header, device)
 
     def _room(self, store: _Store, high: int) -> bool:
         """Is memory at or below the high threshold?  Asked before anything else, for known queues too."""
@@ -213,13 +229,24 @@ class Reassembler:
         return queue or store.add(key, deadline, source)
 
     def _insert(
-        self, store: _Store, key: bytes, queue: _Queue, packet: Packet, offset: int, end: int, header: int
+        self,
+        store: _Store,
+        key: bytes,
+        queue: _Queue,
+        packet: Packet,
+        offset: int,
+        end: int,
+        header: int,
+        device: str,
     ) -> tuple[Packet | None, str]:
         """Keep the payload that was claimed; hand out the whole packet if that was the last of it."""
         spent = truesize(packet.length)
         queue.insert(
             offset, end - offset, bytes(packet.data[header : min(packet.end, header + end - offset)])
         )
+        queue.device = device
+        if offset == 0 and self.lost is not None:
+            queue.first = bytes(packet.data)
         if offset:
             queue.beside = min(queue.beside, header)
         queue.memory += spent
@@ -243,6 +270,8 @@ class Reassembler:
             if self.journal is not None:
                 self.journal.touch(store)
             lost += len(queue.starts)
+            if self.lost is not None and queue.header_length:
+                self.lost.append(Lost(queue.first, queue.device, queue.deadline))
             store.remove(key)
         return lost
 
@@ -278,14 +307,17 @@ class _Queue:
     last           the last fragment was seen; header_length: not 0 if the first was; header: its octets
     beside         octets before the payload of a later fragment, the fewest there were
     ecn            a bit for each ECN codepoint seen
+    first, device  the fragment at offset 0 as it came (if somebody wants it back), where the latest came in
     source, rid    IPv4: whose fragments are counted, and that count when this queue last got one
     """
 
     __slots__ = (
         "beside",
         "deadline",
+        "device",
         "ecn",
         "ends",
+        "first",
         "header",
         "header_length",
         "largest",
@@ -325,18 +357,22 @@ class _Queue:
         self.last: bool = False
         self.ecn: int = 0
         self.beside: int = _MAXIMUM
+        self.first: bytes = b""
+        self.device: str = ""
 
     def save(self) -> tuple[Any, ...]:
         """Everything, for the journal."""
         lists = tuple(list(each) for each in (self.starts, self.sizes, self.parts, self.runs, self.ends))
         head = (self.header, self.header_length, self.length, self.octets, self.last, self.ecn, self.beside)
+        head += (self.first, self.device)
         return lists, head, (self.deadline, self.memory, self.source, self.rid, self.largest, self.largest_df)
 
     def restore(self, saved: tuple[Any, ...]) -> None:
         """Back to what `save` gave."""
         lists, head, rest = saved
         self.starts, self.sizes, self.parts, self.runs, self.ends = lists
-        self.header, self.header_length, self.length, self.octets, self.last, self.ecn, self.beside = head
+        self.header, self.header_length, self.length, self.octets, self.last, self.ecn, self.beside = head[:7]
+        self.first, self.device = head[7:]
         self.deadline, self.memory, self.source, self.rid, self.largest, self.largest_df = rest
 
     def reach(self, end: int, more: bool) -> bool:

@@ -20,6 +20,7 @@ _U16 = Struct("!H")
 _FRAGMENT_HEADER = Struct("!BxHI")  # next header, offset and more-fragments bit, identification
 _LEAST_MTU6 = 1280  # RFC 8200, 5: IPv6 pieces are never made smaller than this
 _MF = 0x2000
+NO_MTU = 1 << 30  # a device that takes everything
 _HEADROOM = 64 - 16  # octets free in front of a received packet (NET_SKB_PAD), less those for a link header
 _HOP, _TCP, _ROUTING, _FRAGMENT, _DEST, _SCTP = 0, 6, 43, 44, 60, 132
 # Octets of L4 header that are made contiguous on the way: TCP by early demultiplexing, SCTP by its checksum.
@@ -48,18 +49,28 @@ class Pieces(NamedTuple):
     holes: tuple[tuple[int, int], ...]
 
 
-def refragment(packet: Packet, new_id: int) -> tuple[bytes, ...]:
-    """The pieces in which a reassembled packet leaves, however it was translated in between.
+def refragment(packet: Packet, new_id: int, mtu: int = NO_MTU) -> tuple[bytes, ...]:
+    """The pieces in which a packet leaves through a device of `mtu`, however it was translated in between.
 
     `new_id` is the identification of IPv6 pieces; IPv4 keeps its own.  A packet that was not reassembled is
-    its own only piece.  No pieces at all: Linux cannot cut it and drops it.
+    its own only piece, if it fits.  No pieces at all: Linux cannot cut it and drops it.  Whether it may be cut is
+    for the caller to know (`too_big`).
     """
     data = bytes(packet.data)
     plan = packet.pieces
     if not isinstance(plan, Pieces):
-        return (data,)
+        if len(data) <= mtu:
+            return (data,)
+        header = (data[0] & 15) * 4 if packet.family == 4 else 0
+        plan = Pieces(header, (), mtu, 0, 0, b"", ())
+    elif plan.largest > mtu:
+        plan = plan._replace(largest=mtu)
     data += plan.rest
     sizes = plan.sizes
+    if not sizes and packet.family == 6:
+        header, _ = _unfragmentable(data, len(data))
+        plan = plan._replace(header=header)
+        sizes = (len(data) - header,)
     if sum(sizes) + plan.header != len(data):  # a helper changed the length, which makes all of it contiguous
         sizes = (len(data) - plan.header,)
     elif packet.proto in _PULLED and packet.l4:
@@ -75,14 +86,17 @@ def _cut4(data: bytes, sizes: tuple[int, ...], plan: Pieces) -> tuple[bytes, ...
     flags = 0  # pieces of the sizes that came in lose "don't fragment"
     if not _fit(sizes, room):
         sizes, flags = _equal(total, room), plan.df
-    first, others = data[:header], _copied_options(data[:header])
+    (word,) = _U16.unpack_from(data, 6)
+    start, last = word & 0x1FFF, not word & _MF  # a fragment that nobody gathered may have to be cut too
+    first = data[:header]
+    others = first if start else _copied_options(first)
     pieces: list[bytes] = []
     at = header
     for size in sizes:
         piece = bytearray(others if pieces else first)
         piece += data[at : at + size]
-        more = _MF if at + size < len(data) else 0
-        finish4(piece, header, len(piece), (at - header) >> 3 | flags | more)
+        more = 0 if last and at + size == len(data) else _MF
+        finish4(piece, header, len(piece), (at - header >> 3) + start | flags | more)
         pieces.append(_captured(piece, header, at, size, plan.holes))
         at += size
     return tuple(pieces)

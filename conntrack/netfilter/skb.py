@@ -1,0 +1,48 @@
+"""A packet on its way through the box: what the kernel's `sk_buff` carries beside the octets.
+
+Hooks, matches and targets read it and write it.  `packet` holds the octets and headers as they are now; a step
+that changes octets works on `packet` (see `nat.rewrite.writable`), one that changes lengths puts a fresh `Packet`
+in.
+
+Source: struct sk_buff (skbuff.h), as far as netfilter and routing look at it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..conn import Conn, Template
+from ..verdict import ESTABLISHED_REPLY, ORIGINAL, RELATED_REPLY, REPLY
+from ..wire.packet import Packet
+from .routing import Route
+
+NOT_TRACKED_YET: Final = -1  # `ctinfo` before connection tracking, and where no hook of it stands
+
+
+class Skb:
+    """One packet inside the box.
+
+    packet     octets, header offsets, tuple               mark      packet mark, 32 bits
+    iface      device it came in by, "" if made here       out_iface device it leaves by, "" before routing
+    conn       its connection, or None                     ctinfo    `verdict.NEW`…, or NOT_TRACKED_YET
+    template   what a CT rule attached for tracking        route     what routing said, None before it
+    fate       how its way ended (`outcome.Traces`), "" while it goes on
+    """
+
+    __slots__ = ("conn", "ctinfo", "fate", "iface", "mark", "out_iface", "packet", "route", "template")
+
+    def __init__(self, packet: Packet, iface: str = "") -> None:
+        self.packet = packet
+        self.iface = iface
+        self.out_iface: str = ""
+        self.mark: int = 0
+        self.conn: Conn | None = None
+        self.ctinfo: int = NOT_TRACKED_YET
+        self.template: Template | None = None
+        self.route: Route | None = None
+        self.fate: str = ""
+
+    @property
+    def direction(self) -> int:
+        """ORIGINAL or REPLY, from `ctinfo`."""
+        return REPLY if self.ctinfo in (ESTABLISHED_REPLY, RELATED_REPLY) else ORIGINAL
