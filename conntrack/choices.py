@@ -4,8 +4,9 @@ Each method is one kind of draw.  The default hashes (seed, kind, tuple, counter
 gives the same run on every Python version, and draws of one kind do not shift those of another.  To script a
 test or to model another generator, pass an object with the same methods to the engine.
 
-Where the kernel draws: nf_nat_core.c (get_random_u16 for the port offset), nf_conntrack_core.c (the chain
-limit, the connection id, the hash key), ip_fragment/ip6_output (identification of new fragments).
+Where the kernel draws: nf_nat_core.c (get_random_u16 for the port offset), nf_nat_helper.c (ports of expectations),
+nf_conntrack_core.c (the chain limit, the connection id, the hash key), ip_fragment/ip6_output (identification of
+new fragments).
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ class ChoiceSource(Protocol):
 
     def connection_id(self, key: bytes, serial: int) -> int:
         """The 32-bit id of the connection with original tuple `key`, the `serial`-th made."""
+
+    def expect_port(self, key: bytes) -> int:
+        """How far above the wanted port the next one for expectation `key` is tried, 0..65535, modulo the span."""
 
     def fragment_id(self, key: bytes) -> int:
         """The identification of new IPv6 fragments of the packet with tuple `key`, 1..2**32-1."""
@@ -69,6 +73,10 @@ class Choices:
     def connection_id(self, key: bytes, serial: int) -> int:
         """A hash of the tuple and the serial number, so it does not matter when it is asked."""
         return self._hash("connection_id", key, serial) & 0xFFFFFFFF
+
+    def expect_port(self, key: bytes) -> int:
+        """Uniform 0..65535 (get_random_u32_below(65535 - wanted))."""
+        return self.draw("expect_port", key) & 0xFFFF
 
     def fragment_id(self, key: bytes) -> int:
         """Uniform 1..2**32-1 (ipv6_select_ident: never 0)."""

@@ -70,9 +70,11 @@ class Extra:
         "event_mask",
         "expect_mask",
         "helper",
+        "helper_memory",
         "mark",
         "master",
         "out_iface",
+        "seqadj",
         "timeouts",
         "zone",
     )
@@ -81,6 +83,8 @@ class Extra:
         self.mark: int = 0
         self.zone: Zone = DEFAULT_ZONE
         self.helper: str = ""
+        self.helper_memory: object = None  # the helper's own, an immutable value
+        self.seqadj: tuple[int, int, int, int, int, int] | None = None  # see nat/seqadj.py; None: no area
         self.master: Conn | None = None
         self.timeouts: tuple[int, ...] | None = None  # a timeout policy instead of the sysctls
         self.out_iface: str | None = None  # where a masqueraded connection leaves
@@ -95,6 +99,8 @@ class Extra:
         other.mark = self.mark
         other.zone = self.zone
         other.helper = self.helper
+        other.helper_memory = self.helper_memory
+        other.seqadj = self.seqadj
         other.master = self.master
         other.timeouts = self.timeouts
         other.out_iface = self.out_iface
@@ -228,6 +234,12 @@ class Conn:
             out["helper"] = extra.helper
         if extra.master is not None:
             out["master"] = extra.master.original.to_dict()
+        if self.status & verdict.SEQ_ADJUST and extra.seqadj is not None:
+            shifts = (extra.seqadj[:3], extra.seqadj[3:])
+            out["seqadj"] = {
+                side: dict(zip(("pos", "before", "after"), shift, strict=True))
+                for side, shift in zip(("orig", "reply"), shifts, strict=True)
+            }
         if self.start:
             out["start"] = decimal_time(self.start)
         if extra.end_reason:

@@ -31,8 +31,11 @@ from typing import Final
 from . import reasons, show, verdict
 from .choices import Choices, ChoiceSource
 from .conn import PACKET, Conn, Template
-from .events import EventStream, event_of
+from .events import EXP_DESTROY, EXP_NEW, EventStream, event_of, expectation_event_of
+from .expect import EVENT_NEW as EXPECTATION_NEW
+from .expect import Expectation, Expectations
 from .expiry import EagerGc, LinuxGc
+from .helpers.hook import HelperHook
 from .nat.hook import NatHook
 from .nat.ranges import NatRange
 from .nat.rules import NatRule
@@ -45,12 +48,14 @@ from .trackers.table import TRACKERS
 from .trial import Trial
 from .tuples import DEFAULT_ZONE, Zone, address_text, destination, invert, zoned
 from .verdict import (
+    ASSISTED,
     CONFIRMED,
     DROP,
     DST,
     DYING,
     ESTABLISHED,
     ESTABLISHED_REPLY,
+    EVENT_HELPER,
     EVENT_MARK,
     EVENT_NEW,
     EVENT_PROTOINFO,
@@ -73,6 +78,7 @@ from .verdict import (
     RELATED_REPLY,
     REPLY,
     SEEN_REPLY,
+    SEQ_ADJUST,
     SRC,
     TCP,
     UNTRACKED,
@@ -84,6 +90,7 @@ from .wire.refragment import NO_MTU, refragment
 
 _CLASH_TIMEOUT: Final = SECOND  # how long the loser of a clash may be answered
 _NAT_SETTLED: Final = NAT_DONE_MASK | NAT_MASK
+_HELPED: Final = ASSISTED | SEQ_ADJUST
 _RELATED: Final = (RELATED, RELATED_REPLY)
 _QUIRKS: Final = frozenset(("udplite",))
 
@@ -105,9 +112,11 @@ class Engine:
     seed       of every choice the kernel would draw; `choices` replaces the drawing itself
     gc         "linux": expired entries go when met or swept, at the kernel's pace; "eager": at their deadline
     defragment False: fragments are not gathered (they are then INVALID, all but the first)
+    helpers    which helper new connections get, by protocol and destination port: {("tcp", 21): "ftp"}; none
+               unless told, as Linux since 6.0
     quirks     {"udplite": False} verifies UDP-Lite as RFC 3828 says instead of as Linux does
 
-    Raises ValueError, quoting the text, for a bad rule, sysctl, gc or quirk.
+    Raises ValueError, quoting the text, for a bad rule, sysctl, gc, helper or quirk.
 
     >>> engine = Engine(seed=7)
     >>> syn = bytes.fromhex("45000028000100004006aecc0a000002c000020104d20050000003e80000000050022000bad50000")
@@ -126,6 +135,7 @@ class Engine:
         choices: ChoiceSource | None = None,
         gc: str = "linux",
         defragment: bool = True,
+        helpers: Mapping[tuple[str, int], str] | None = None,
         quirks: Mapping[str, bool] | None = None,
     ) -> None:
         unknown = set(quirks or ()) - _QUIRKS
@@ -146,10 +156,14 @@ class Engine:
         self._reassembler = Reassembler()
         self._events: EventStream | None = None
         self._now = 0
+        self._due = -1  # before it no timer fires
+        self._expectations = Expectations(self._table, self.stats)
+        self._expectations.send = self._send_expectation
         self.sysctl.count = self.count
         self.sysctl.changed = self._sysctl_changed
         self._sysctl_changed("")
         self._nat = NatHook(nat, self._table, self._choices, self.stats)
+        self._helpers = HelperHook(helpers, self._expectations, self._nat.chooser, self._choices, self.stats)
 
     # --- the main call ---------------------------------------------------------------------------------
 
@@ -199,12 +213,25 @@ class Engine:
             # captures do run backwards; nothing inside does
             self.stats.time_backwards += 1
             time = self._now
-        if time >= self._gc.due:
-            self._gc.run(time, self._settings)
+        if time >= self._due:
+            self._fire(time)
         self._now = self._table.now = time
         if self._reassembler:
             self._reassembler.expire(time)
         return time
+
+    def _fire(self, time: int) -> None:
+        """Every timer up to `time`, in their order: the gc's and those of expectations."""
+        gc, expectations = self._gc, self._expectations
+        while expectations.due <= time:
+            due = expectations.due
+            if due >= gc.due:
+                gc.run(due, self._settings)
+            self._table.now = due
+            expectations.expire(due)
+        if time >= gc.due:
+            gc.run(time, self._settings)
+        self._due = min(gc.due, expectations.due)
 
     def receive(self, octets: bytes, wire_length: int | None = None) -> Packet:
         """Parse and defragment: a packet ready to `enter`, or a fragment with verdict HELD and the reason."""
@@ -291,7 +318,7 @@ class Engine:
             outcome, reason = self._track(conn, direction, packet, fresh, verify, right_family)
             if outcome == BAD or outcome == GONE:
                 if fresh:
-                    table.release(conn)
+                    self.drop(conn)
                 if outcome == GONE:
                     packet.verdict = DROP
                     self.stats.drop += 1
@@ -366,11 +393,18 @@ class Engine:
             self._table.delete(conn, reason)
         return len(ended)
 
-    def leave(self, conn: Conn, ctinfo: int, packet: Packet) -> Conn:
-        """The last step before a packet leaves: confirm a new connection, send what events have gathered.
+    def leave(self, conn: Conn, ctinfo: int, packet: Packet, loopback: bool = False) -> Conn:
+        """The last step before a packet leaves: helper, sequence adjustment, confirmation of a new connection, and
+        what events have gathered is sent.
 
-        Returns the packet's connection, which is another one when a clash was resolved.
+        Returns the packet's connection, which is another one when a clash was resolved.  `loopback`: it came in by
+        the loopback device.
         """
+        if conn.status & _HELPED:
+            self._helpers.pass_through(conn, ctinfo, packet, loopback)
+            if packet.verdict == DROP:
+                self.drop(conn)
+                return conn
         if not conn.status & (CONFIRMED | DYING):
             if ctinfo == RELATED_REPLY:
                 return conn  # the box's own error about a connection's first packet: that packet did not get here
@@ -385,6 +419,8 @@ class Engine:
         if not conn.status & (CONFIRMED | DYING):
             self._table.release(conn)
             self._nat.chooser.forget(conn)
+            if conn.status & ASSISTED:
+                self._expectations.forget(conn)
 
     # --- parts of `enter` ------------------------------------------------------------------------------
 
@@ -432,6 +468,12 @@ class Engine:
             conn.own_extra().zone = zone
         if template is not None:
             self._apply_template(conn, template)
+        if self._expectations.by_serial and self._helpers.expected(conn):
+            return conn
+        if template is not None and template.helper:
+            self._helpers.assign(conn, template.helper)
+        elif self._helpers.ports:
+            self._helpers.assign(conn, "")
         return conn
 
     def _apply_template(self, conn: Conn, template: Template) -> None:
@@ -464,6 +506,8 @@ class Engine:
             if reason:
                 return BAD, reason
             conn.memory = memory
+        if conn.status & SEQ_ADJUST:
+            packet.ack_shift = self._helpers.ack_shift(conn, direction, packet)
         timeouts = conn.extra.timeouts or settings.timeouts[proto]
         outcome, state, timeout, status, events, reason, memory = tracker.track(
             conn.memory,
@@ -572,7 +616,8 @@ class Engine:
             self._refuse(conn, packet, reasons.CHAIN_TOO_LONG)
             packet.numbers = (length, limit)
             return conn
-        self._enlist(conn, EVENT_RELATED if conn.extra.master is not None else EVENT_NEW)
+        event = EVENT_RELATED if conn.extra.master is not None else EVENT_NEW
+        self._enlist(conn, event | EVENT_HELPER if conn.status & ASSISTED else event)
         return conn
 
     def _enlist(self, conn: Conn, event: int) -> None:
@@ -634,10 +679,21 @@ class Engine:
             self.on_end(conn)
         if conn.pending >= 0:
             self._send(conn, "DESTROY", verdict.EVENT_DESTROY)
+        if conn.status & ASSISTED:
+            self._expectations.forget(conn)
 
     def _send(self, conn: Conn, kind: str, bits: int) -> None:
         if self._events is not None and bits & conn.extra.event_mask:
             self._events.append(event_of(conn, kind, bits, self._table.now))
+
+    def _send_expectation(self, expectation: Expectation, bit: int) -> None:
+        """An expectation came or went; whether that is told is its master's affair [nf_ct_expect_event_report]."""
+        if expectation.deadline < self._due:
+            self._due = expectation.deadline
+        master = expectation.master
+        if self._events is not None and master.pending >= 0 and bit & master.extra.expect_mask:
+            kind = EXP_NEW if bit == EXPECTATION_NEW else EXP_DESTROY
+            self._events.append(expectation_event_of(expectation, kind, self._table.now))
 
     def flush(self) -> int:
         """`conntrack -F`: end every connection; how many there were."""
@@ -645,6 +701,10 @@ class Engine:
         for conn in conns:
             self._table.delete(conn, "flush")
         return len(conns)
+
+    def flush_expectations(self) -> int:
+        """`conntrack -F expect`: take every expectation out; how many there were."""
+        return self._expectations.flush()
 
     def reap(self) -> int:
         """End every expired connection that nobody has met yet, as a dump does; how many there were."""
@@ -677,6 +737,10 @@ class Engine:
         now = self._now
         return iter([conn for conn in self._table if conn.deadline > now])
 
+    def expectations(self) -> Iterator[Expectation]:
+        """What helpers wait for, in order of announcement."""
+        return iter(self._expectations)
+
     def find(self, key: bytes, proto: int, now: int | None = None) -> Conn | None:
         """The connection with tuple `key` (packed, see `tuples`) in either direction that is alive at `now`
         (ns; None: the engine's time); touches nothing."""
@@ -704,6 +768,7 @@ class Engine:
         self._table.check()
         assert self._table.count == sum(1 for _ in self._table), "an unconfirmed connection was left behind"
         self._nat.chooser.check(self._table.count)
+        self._expectations.check()
         self._reassembler.check()
 
     # --- settings --------------------------------------------------------------------------------------
@@ -720,6 +785,7 @@ class Engine:
             sysctl["nf_conntrack_frag6_high_thresh"],
             sysctl["nf_conntrack_frag6_low_thresh"],
         )
+        self._expectations.limit = sysctl["nf_conntrack_expect_max"]
         if name == "nf_conntrack_buckets":
             self._table.resize(sysctl["nf_conntrack_buckets"])
 

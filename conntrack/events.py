@@ -30,19 +30,22 @@ from typing import Any, Final
 
 from . import show
 from .conn import Conn, decimal_time
+from .expect import Expectation
 from .verdict import CONFIRMED, EVENT_MARK, EVENT_NAMES, EVENT_PROTOINFO, EVENT_RELATED
 
 NEW: Final = "NEW"
 UPDATE: Final = "UPDATE"
 DESTROY: Final = "DESTROY"
+EXP_NEW: Final = "EXP_NEW"
+EXP_DESTROY: Final = "EXP_DESTROY"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One message.
 
-    type    NEW, UPDATE or DESTROY          time    ns since the epoch
-    bits    verdict.EVENT_…                 record  the conn fields that the message carries
+    type    NEW, UPDATE, DESTROY; EXP_NEW, EXP_DESTROY      time    ns since the epoch
+    bits    verdict.EVENT_…                 record  the fields that the message carries
     """
 
     type: str
@@ -52,11 +55,15 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """The "event" shape of docs/records.schema.json."""
+        if self.type in (EXP_NEW, EXP_DESTROY):
+            return {"event": self.type, "time": decimal_time(self.time), **self.record}
         bits = [name for bit, name in enumerate(EVENT_NAMES) if self.bits >> bit & 1]
         return {"event": self.type, "time": decimal_time(self.time), "bits": bits, **self.record}
 
     def text(self, timestamp: bool = False, extended: bool = False) -> str:
         """The line of `conntrack -E`, with `-o timestamp` and `-o extended` if asked."""
+        if self.type in (EXP_NEW, EXP_DESTROY):
+            return show.expectation_line(self.to_dict())
         return show.event_line(self.to_dict(), timestamp=timestamp, extended=extended)
 
 
@@ -85,6 +92,11 @@ def event_of(conn: Conn, kind: str, bits: int, now: int) -> Event:
         record["start"] = full["start"]
         record["end"] = decimal_time(min(now, conn.deadline) if conn.status & CONFIRMED else now)
     return Event(kind, now, bits, record)
+
+
+def expectation_event_of(expectation: Expectation, kind: str, now: int) -> Event:
+    """The message of `kind` (EXP_NEW, EXP_DESTROY) about an expectation at `now` (ns)."""
+    return Event(kind, now, 0, expectation.to_dict(now))
 
 
 class EventStream:

@@ -151,12 +151,12 @@ class Outcome:
     @property
     def length(self) -> int:
         """IP octets, as accounting counts them."""
-        return self._packet.length
+        return self._packet.length - self._packet.grown
 
     @property
     def captured(self) -> int:
         """IP octets that were captured; fewer than `length` where a snap length cut the packet."""
-        return self._packet.end
+        return self._packet.end - self._packet.grown
 
     @property
     def reassembled(self) -> bool:
@@ -166,6 +166,8 @@ class Outcome:
     def log_text(self, log_invalid: int = 255) -> str | None:
         """The kernel's log line without addresses for `nf_conntrack_log_invalid` = `log_invalid`, or None."""
         packet = self._packet
+        if packet.fault and "helper" in REASONS[packet.fault].numbers:
+            return REASONS[packet.fault].log_text(packet.numbers)  # helpers say why they drop, whatever the sysctl
         if not packet.fault or log_invalid not in (255, packet.proto) or not log_invalid:
             return None
         text = REASONS[packet.fault].log_text(packet.numbers)
@@ -176,7 +178,7 @@ class Outcome:
         out: dict[str, Any] = {"time": decimal_time(self._time)}
         if self._iface is not None:
             out["iface"] = self._iface
-        out["length"] = self._packet.length
+        out["length"] = self.length
         out["verdict"] = self.verdict
         if self.ctinfo:
             out["ctinfo"] = self.ctinfo

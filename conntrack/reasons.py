@@ -130,6 +130,11 @@ NAT_ICMP_CHECKSUM: Final = "nat_icmp_checksum"
 NAT_REDIRECT: Final = "nat_redirect"
 NAT_GRE_VERSION: Final = "nat_gre_version"
 MASQUERADE_INTERFACE: Final = "masquerade_interface"
+HELPER_PARTIAL: Final = "helper_partial"
+HELPER_EXPECT: Final = "helper_expect"
+HELPER_PORTS: Final = "helper_ports"
+HELPER_MANGLE: Final = "helper_mangle"
+SEQ_ADJUST: Final = "seq_adjust"
 HELD_FRAGMENT: Final = "held_fragment"
 FRAGMENT_OVERLAP: Final = "fragment_overlap"
 FRAGMENT_DUPLICATE: Final = "fragment_duplicate"
@@ -208,6 +213,11 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str | None, str, str], ...] = (
     (NAT_REDIRECT,            (),                         None,                                          "", "an ICMP redirect about a translated connection is dropped"),
     (NAT_GRE_VERSION,         ("version",),               None,                                          "", "GRE of an unknown version cannot be translated"),
     (MASQUERADE_INTERFACE,    (),                         None,                                          "", "a masqueraded connection left by another interface"),
+    (HELPER_PARTIAL,          ("helper", "pattern"),      "nf_ct_{helper}: dropping packet: partial matching of `{pattern}'", "", "the command that a helper waits for is cut off: the packet is dropped, for the rest would go unseen"),
+    (HELPER_EXPECT,           ("helper",),                "nf_ct_{helper}: dropping packet: cannot add expectation", "", "the expectation is taken by another connection, or there are nf_conntrack_expect_max of them"),
+    (HELPER_PORTS,            ("helper",),                "nf_ct_{helper}: dropping packet: all ports in use", "", "no port was free for the expectation, or there are nf_conntrack_expect_max of them"),
+    (HELPER_MANGLE,           ("helper",),                "nf_ct_{helper}: dropping packet: cannot mangle packet", "", "the translated command would not fit into an IP packet"),
+    (SEQ_ADJUST,              (),                         None,                                          "drop", "sequence numbers had to be shifted, and the TCP options cannot be read"),
     (HELD_FRAGMENT,           ("offset", "length"),       None,                                          "", "a fragment that waits for the rest of its datagram"),
     (FRAGMENT_OVERLAP,        ("offset", "length"),       None,                                          "", "fragments overlap: the datagram is given up"),
     (FRAGMENT_DUPLICATE,      ("offset", "length"),       None,                                          "", "a fragment that is already there"),

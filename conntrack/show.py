@@ -45,6 +45,8 @@ _EVENT_WORDS: Final = {"NEW": "    [NEW]", "UPDATE": " [UPDATE]", "DESTROY": "[D
 XML_HEAD: Final = '<?xml version="1.0" encoding="utf-8"?>\n<conntrack>\n'
 XML_TAIL: Final = "</conntrack>\n"
 
+_EXPECT_FLAGS: Final = ("PERMANENT", "INACTIVE", "USERSPACE")  # in the order of the bits
+
 # What `-o save` has options for, in the order of the bits; the others are left out.
 _SAVED_STATUS: Final = ("EXPECTED", "SEEN_REPLY", "ASSURED", "FIXED_TIMEOUT")
 _SAVE_COMMANDS: Final = {"UPDATE": "-U", "DESTROY": "-D"}  # a listing and NEW: -A
@@ -183,6 +185,36 @@ def _tool_address(text: str) -> str:
     if any(packed[:10]) or not (mapped or (not any(packed[10:12]) and any(packed[12:14]))):
         return text
     return ("::ffff:" if mapped else "::") + ".".join(map(str, packed[12:]))
+
+
+# --- conntrack -L expect, -E expect, /proc/net/nf_conntrack_expect -----------------------------------------
+
+
+def expectation_line(record: Record) -> str:
+    """The line of `conntrack -L expect` for an expectation record, or that of `-E expect` for an event record."""
+    words = [_EVENT_WORDS[record["event"].removeprefix("EXP_")]] if "event" in record else []
+    words += [str(record["timeout"]), f"proto={record['proto']}"]
+    for name, prefix in (("tuple", ""), ("mask", "mask-"), ("master", "master-")):
+        addresses, *rest = _end(record[name], "", _tool_address, False)
+        words.append(" ".join(prefix + word for word in addresses.split()))
+        words += rest
+    if record["flags"]:
+        words.append(",".join(name for name in _EXPECT_FLAGS if name in record["flags"]))
+    words.append(f"class={record['class']}")
+    if "helper" in record:
+        words.append(f"helper={record['helper']}")
+    return " ".join(words)
+
+
+def expectation_proc_line(record: Record) -> str:
+    """The line of /proc/net/nf_conntrack_expect for an expectation record, without newline."""
+    number = 10 if ":" in record["tuple"]["src"] else 2
+    words = [str(record["timeout"]), f"l3proto = {number} proto={record['proto']}"]
+    words += _end(record["tuple"], "", _proc_address, False)
+    if record["flags"]:
+        words.append(",".join(name for name in _EXPECT_FLAGS if name in record["flags"]))
+    words.append(record["helper"] + ("/" + record["class_name"] if "class_name" in record else ""))
+    return " ".join(words)
 
 
 # --- conntrack -o save ---------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ class Trial:
             engine.stats.save(),
             engine._choices.save(),
             engine._gc.save(),
+            engine._expectations.save(),
+            engine._due,
             events,
             0 if events is None else len(events),
         )
@@ -60,12 +62,15 @@ class Trial:
             stats,
             choices,
             gc,
+            expectations,
+            engine._due,
             events,
             length,
         ) = self._saved
         engine.stats.restore(stats)
         engine._choices.restore(choices)
         engine._gc.restore(gc)
+        engine._expectations.restore(expectations)
         engine._events = events
         if events is not None:
             events.truncate(length)

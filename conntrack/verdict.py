@@ -44,6 +44,7 @@ TEMPLATE: Final = 1 << 11
 NAT_CLASH: Final = 1 << 12
 HELPER: Final = 1 << 13
 OFFLOAD: Final = 1 << 14
+ASSISTED: Final = 1 << 16  # the engine's own: it has a helper, wherever that came from (HELPER: from a rule)
 STATUS_NAMES: Final = (
     "EXPECTED",
     "SEEN_REPLY",

@@ -10,10 +10,18 @@ from collections.abc import Iterable
 class Draws:
     """An engine's choices by turn, whatever they are for (the keys are not looked at)."""
 
-    def __init__(self, seed: int = 0, *, offsets: Iterable[int] = (), limits: Iterable[int] = ()) -> None:
-        self.offsets, self.limits = list(offsets), list(limits)
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        offsets: Iterable[int] = (),
+        limits: Iterable[int] = (),
+        expects: Iterable[int] = (),
+    ) -> None:
+        self.offsets, self.limits, self.expects = list(offsets), list(limits), list(expects)
         self.asked: Counter[str] = Counter()
         self._offsets, self._limits = random.Random(f"{seed} offsets"), random.Random(f"{seed} limits")
+        self._expects = random.Random(f"{seed} expects")
 
     def port_offset(self, key: bytes, proto: int) -> int:
         self.asked["offset"] += 1
@@ -25,6 +33,10 @@ class Draws:
 
     def connection_id(self, key: bytes, serial: int) -> int:
         return serial
+
+    def expect_port(self, key: bytes) -> int:
+        self.asked["expect"] += 1
+        return self.expects.pop(0) if self.expects else self._expects.randrange(65536)
 
     def fragment_id(self, key: bytes) -> int:
         return 0x1234

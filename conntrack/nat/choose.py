@@ -43,6 +43,7 @@ from ..verdict import (
 )
 from ..wire.packet import PORT_PROTOCOLS
 from .ranges import NatRange
+from .seqadj import NO_CHANGE
 
 _MAX_ATTEMPTS: Final = 128
 _MIN_ATTEMPTS: Final = 16  # below this many a further round is not tried
@@ -73,6 +74,8 @@ class Chooser:
         if new != current:
             conn.reply = self._reply_key(new, conn)
             conn.status |= _CHANGED[manip]
+            if conn.extra.helper and conn.extra.seqadj is None:
+                conn.own_extra().seqadj = NO_CHANGE
         if manip == SRC:
             source = _source_key(conn)
             if self._table.journal is not None:

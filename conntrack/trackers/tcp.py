@@ -394,6 +394,10 @@ def _window(
     sack = ack
     if r_flags & SACK_PERM and header > 20:
         sack = highest_sack(packet.data, packet.l4 + 20, min(packet.l4 + header, packet.end), ack)
+    if packet.ack_shift:
+        # the other side acknowledges octets that a helper moved
+        ack = (ack - packet.ack_shift) & MASK
+        sack = (sack - packet.ack_shift) & MASK
 
     if s_maxwin == 0 or (syn and (s_end - end) & SIGN and (state == SR or state == SS)):
         if syn:

@@ -51,9 +51,12 @@ class Packet:
     family   4 or 6 (0: neither)                    fault   reason why it has no tuple, or ""
     fragment a fragment that needs reassembly       numbers what decided the fault
     checksum what `examine` found of the L4 checksum
+    grown    octets that a helper added (negative: took away)
+    ack_shift what tracking has to take from acknowledgements (see nat/seqadj.py)
     """
 
     __slots__ = (
+        "ack_shift",
         "checksum",
         "counted",
         "data",
@@ -61,6 +64,7 @@ class Packet:
         "family",
         "fault",
         "fragment",
+        "grown",
         "key",
         "l4",
         "length",
@@ -87,6 +91,8 @@ class Packet:
         self.counted: bool = False  # it entered its connection's counters
         self.pieces: Any = None  # how a reassembled packet came in (see `reassembly`)
         self.checksum: int = -1  # what `examine` found, -1 before it looked
+        self.grown: int = 0
+        self.ack_shift: int = 0
 
     def addresses(self) -> bytes:
         """Source and destination address together, 8 or 32 octets, as the IP header has them now."""
