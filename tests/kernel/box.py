@@ -10,7 +10,7 @@ returns, so everything there is to see (what left, what the probes logged, event
 at once.  A step is one record:
 
     fate, ctinfo, direction, out [[device, hex]…], local [hex…], events, stats (counters that moved), log (the
-    kernel's own reasons), table, expectations, time (ns, when the step began)
+    kernel's own reasons), table, expectations, heads [[hook, hex]…] (behind NAT), time (ns, when the step began)
 
 Forwarding is on, reverse path filters are off, and the box says nothing by itself.  The bucket count is the
 machine's: see `machine.py`, without whose 512 buckets each dump walks the usual 262,144.
@@ -186,7 +186,7 @@ class KernelBox:
         step["out"] = out
         step["local"] = [data.hex() for data in sight.local]
         step["log"] = sight.log
-        step["heads"] = [data.hex() for data in sight.heads]
+        step["heads"] = [[name, data.hex()] for name, data in sight.heads]
         return step
 
     # --- looking ----------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 One rule: whoever changes them holds the lock and puts them back.
 
-With the usual 262,144 buckets a dump of the table walks all of them (some 15 ms); with 512, the smallest number, each
-step of a comparison can look at the whole table.  The size limit is one number for all namespaces, though it counts
-each by itself; scenarios about a full table share one small limit.
+With the usual 262,144 buckets a dump of the table walks all of them (some 15 ms); with 512, the smallest number,
+each step of a comparison can look at the whole table.  The size limit is one number for all namespaces, though it
+counts each by itself; scenarios about a full table share one small limit.
 
 Source: Documentation/networking/nf_conntrack-sysctl.rst; writable in the first namespace only.
 """

@@ -47,7 +47,6 @@ SCTP_STATES = (
 EXPECT_FLAGS = ("PERMANENT", "INACTIVE", "USERSPACE")
 # CTA_STATS_*; a per-cpu message carries those that are not gone
 STATS = {
-    # fmt: off
     2: "found",
     4: "invalid",
     8: "insert",
@@ -58,7 +57,6 @@ STATS = {
     13: "search_restart",
     14: "clash_resolve",
     15: "chaintoolong",
-    # fmt: on
 }
 EXPECT_STATS = {1: "expect_new", 2: "expect_create", 3: "expect_delete"}
 _EVENTS = {  # (message type, created)

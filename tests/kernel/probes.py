@@ -91,7 +91,7 @@ class Sight:
     direction: str = ""
     local: list[bytes] = field(default_factory=list)
     log: list[str] = field(default_factory=list)  # the kernel's own reasons, in order
-    heads: list[bytes] = field(default_factory=list)  # the packet's first octets behind each NAT hook, in order
+    heads: list[tuple[str, bytes]] = field(default_factory=list)  # (d or p, the first octets) behind each NAT hook
 
 
 def bind(socket: netlink.Netlink) -> None:
@@ -124,13 +124,13 @@ def look(entries: list[dict[str, Any]], device: int, left: dict[int, int], refus
             elif mine:
                 seen.setdefault(prefix, entry)
         elif prefix == "d":
-            sight.heads.append(entry["data"])
+            sight.heads.append((prefix, entry["data"]))
         elif prefix == "i":
             sight.local.append(entry["data"])
             if mine:
                 seen.setdefault("i", entry)
         elif prefix == "p":
-            sight.heads.append(entry["data"])
+            sight.heads.append((prefix, entry["data"]))
             if mine and "p" not in seen:
                 seen["p"] = entry
             else:

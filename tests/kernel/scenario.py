@@ -16,8 +16,8 @@
 One rule: a step means the same to the kernel and to a Host; whatever has to differ is the sides' business
 (`KernelSide`, `host_side.HostSide`), which answer each step with a record as `box.py` describes.
 
-A transcript is a scenario with what the kernel answered.  Tables are written as what changed since the last step, so
-that it stays small.
+A transcript is a scenario with what the kernel answered.  Tables are written as what changed since the last step,
+so that it stays small.
 """
 
 from __future__ import annotations

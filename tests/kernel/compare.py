@@ -1,0 +1,127 @@
+"""Where the kernel's answer to a step and the Host's differ.
+
+One rule: nothing is left out because it is inconvenient.  What is not compared cannot be equal: identifiers drawn
+per entry, times of clocks, and what one side cannot know:
+
+    timeout      within one second: both are rounded down, and two clocks read them
+    ctinfo       "" on the kernel's side says that no probe could see it (no rule has switched tracking on)
+    bits         of an event: the kernel tells them only by the attributes that they imply
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Record = dict[str, Any]
+
+_SIMPLE = ("fate", "out", "local")
+_CONN = ("family", "proto", "orig", "reply", "state", "packets", "bytes", "mark", "zone", "helper", "master")
+
+
+def differences(kernel: Record, host: Record) -> list[str]:
+    """One line for each thing that differs; empty if nothing does."""
+    found = [f"{name}: kernel {kernel[name]}, host {host[name]}" for name in _SIMPLE if kernel[name] != host[name]]
+    if kernel["ctinfo"]:
+        for name in ("ctinfo", "direction"):
+            if kernel[name] != host[name]:
+                found.append(f"{name}: kernel {kernel[name]}, host {host[name]}")
+    elif host["ctinfo"] not in ("", "UNTRACKED"):
+        # the class could not be seen, so the table and the counters have to tell
+        pass
+    stats = {name: value for name, value in host["stats"].items() if value}
+    if kernel["stats"] != stats:
+        found.append(f"stats: kernel {kernel['stats']}, host {stats}")
+    log = [text.strip() for text in kernel["log"]]
+    if log != [text.strip() for text in host["log"]]:
+        found.append(f"log: kernel {log}, host {host['log']}")
+    found += _lists("event", kernel["events"], host["events"], _event)
+    found += _sets("entry", kernel["table"], host["table"], _conn)
+    found += _sets("expectation", kernel["expectations"], host["expectations"], _expectation)
+    return found
+
+
+def _number(record: Record, name: str) -> int | None:
+    value = record.get(name)
+    return None if value is None else int(value)
+
+
+def _close(kernel: Record, host: Record, name: str = "timeout") -> bool:
+    one, other = _number(kernel, name), _number(host, name)
+    if one is None or other is None:
+        return one == other
+    return abs(one - other) <= 1
+
+
+def _conn(record: Record) -> Record:
+    """What of an entry must be equal, in one shape."""
+    plain = {name: record.get(name) for name in _CONN}
+    plain["mark"], plain["zone"] = record.get("mark") or 0, record.get("zone") or 0
+    plain["status"] = record.get("status")
+    seqadj = record.get("seqadj")
+    if isinstance(seqadj, dict):
+        seqadj = [[side[part] for part in ("pos", "before", "after")] for side in (seqadj["orig"], seqadj["reply"])]
+    plain["seqadj"] = seqadj
+    plain["timestamps"] = bool(record.get("timestamps") or record.get("start"))
+    return plain
+
+
+def _event(record: Record) -> Record:
+    if record["event"].startswith("EXP_"):
+        return {"event": record["event"], **_expectation(record)}
+    plain = {"event": record["event"], **_conn(record)}
+    plain["mark"] = record.get("mark")
+    plain["has timeout"] = "timeout" in record
+    return plain
+
+
+def _expectation(record: Record) -> Record:
+    names = ("proto", "tuple", "mask", "master", "helper", "class")
+    plain = {name: record.get(name) for name in names}
+    plain["flags"], plain["zone"] = sorted(record.get("flags") or ()), record.get("zone") or 0
+    return plain
+
+
+def _lists(what: str, kernel: list[Record], host: list[Record], plain: Any) -> list[str]:
+    """Differences of two lists in order."""
+    ones, others = [plain(one) for one in kernel], [plain(other) for other in host]
+    if ones == others:
+        late = [(one, other) for one, other in zip(kernel, host, strict=True) if not _close(one, other)]
+        return [f"{what}: timeout: kernel {one}, host {other}" for one, other in late]
+    found = []
+    for at in range(max(len(ones), len(others))):
+        one = ones[at] if at < len(ones) else None
+        other = others[at] if at < len(others) else None
+        if one != other:
+            found.append(f"{what} {at}: {_fields(one, other)}")
+    return found
+
+
+def _sets(what: str, kernel: list[Record], host: list[Record], plain: Any) -> list[str]:
+    """Differences of two lists in no order: paired by what must be equal, the rest by their tuples."""
+    rest = [(plain(other), other) for other in host]
+    missing, found = [], []
+    for one in kernel:
+        shape = plain(one)
+        at = next((at for at, (other, _) in enumerate(rest) if other == shape), None)
+        if at is None:
+            missing.append(shape)
+            continue
+        _, other = rest.pop(at)
+        if not _close(one, other):
+            found.append(f"{what}: timeout: kernel {one}, host {other['timeout']}")
+    for shape in missing:
+        key = "orig" if "orig" in shape else "tuple"
+        at = next((at for at, (other, _) in enumerate(rest) if other[key] == shape[key]), None)
+        other = rest.pop(at)[0] if at is not None else None
+        found.append(f"{what}: {_fields(shape, other)}")
+    return found + [f"{what}: {_fields(None, other)}" for other, _ in rest]
+
+
+def _fields(one: Record | None, other: Record | None) -> str:
+    """Two shapes: only what differs, beside their tuples."""
+    if one is None or other is None:
+        shape = {name: value for name, value in (one or other or {}).items() if value not in (None, False, [])}
+        return f"only {'host' if one is None else 'kernel'}: {shape}"
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    parts = [f"{name}: kernel {one.get(name)}, host {other.get(name)}" for name in names]
+    return f"{one.get('event', '')} {one.get('proto')} {one.get('orig') or one.get('tuple')}: " + "; ".join(parts)

@@ -1,0 +1,170 @@
+"""A `conntrack.netfilter.Host` plays a scenario, with the kernel's draws in its hand.
+
+One rule: what it answers has the shape of the kernel's answer (`box.py`), and nothing in it is taken from there but
+the time and what the kernel drew at random:
+
+    port or identifier of a translation      read off the packet behind the NAT hook; a legal draw or a difference
+    identification of IPv6 fragments         read off the fragments
+    IPv4 identification and IPv6 flow label of the box's own packets, likewise
+
+A dump deletes the expired entries it meets; the kernel's table is dumped after each step, so the Host's is reaped
+then.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from generate import octets
+from scenario import Record, Scenario, Step
+
+from conntrack.choices import Choices
+from conntrack.netfilter import Host
+
+_FRAME_NAMES = ("least", "size", "manip", "at", "key", "conn", "self")
+
+
+class Drawn(Choices):
+    """The kernel's draws of the present step, asked for in the Host's words."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.heads: list[tuple[str, bytes]] = []
+        self.out: list[bytes] = []
+        self.found = 0  # how many tuples the kernel found taken in this step
+        self.host: Host | None = None
+        self.found_before = 0
+        self.fragment_ids: list[int] = []
+        self.ids: list[int] = []
+        self.labels: list[int] = []
+
+    def take(self, answer: Record, found_before: int) -> None:
+        """From now on the draws of this step."""
+        self.heads = [(name, bytes.fromhex(data)) for name, data in answer["heads"]]
+        self.out = [bytes.fromhex(data) for _, data in answer["out"]] + [bytes.fromhex(d) for d in answer["local"]]
+        self.found, self.found_before = answer["stats"].get("found", 0), found_before
+        self.fragment_ids = [
+            int.from_bytes(packet[44:48], "big")
+            for packet in self.out
+            if packet[0] >> 4 == 6 and packet[6] == octets.FRAGMENT and len(packet) >= 48
+        ]
+
+    def port_offset(self, key: bytes, proto: int) -> int:
+        """The offset that leads to the port which the kernel used, over as many taken ones as it met.
+
+        The range is the caller's and not told to who draws, so it is looked up there.
+        """
+        frame = sys._getframe(1).f_locals
+        least, size, manip, at = frame["least"], frame["size"], frame["manip"], frame["at"]
+        chooser, conn, current = frame["self"], frame["conn"], frame["key"]
+        seen = self._seen(manip, proto)
+        if seen is None or not least <= seen < least + size:
+            return super().port_offset(key, proto)
+        assert self.host is not None
+        met = self.found - (self.host.engine.stats.found - self.found_before)
+        offset = seen - least
+        for _ in range(met):
+            before = (offset - 1) % size
+            there = current[:at] + ((least + before) & 0xFFFF).to_bytes(2, "big") + current[at + 2 :]
+            if not chooser._table.taken(chooser._reply_key(there, conn), conn):
+                break
+            offset = before
+        return offset
+
+    def _seen(self, manip: int, proto: int) -> int | None:
+        """The source (manip SRC 0) or destination port behind that hook; of ICMP the identifier."""
+        for name, head in self.heads:
+            number, l4 = octets.transport(head)
+            if number != proto or len(l4) < 8 or (manip == 0 and name != "p"):
+                continue
+            if proto in (octets.ICMP, octets.ICMPV6):
+                return int.from_bytes(l4[4:6], "big")
+            return int.from_bytes(l4[:2] if manip == 0 else l4[2:4], "big")
+        return None
+
+    def fragment_id(self, key: bytes) -> int:
+        """Read off the fragments."""
+        return self.fragment_ids[0] if self.fragment_ids else super().fragment_id(key)
+
+
+class HostSide:
+    """The Host plays; `play` needs the kernel's answer to the same step."""
+
+    def __init__(self, scenario: Scenario, buckets: int) -> None:
+        box = dict(scenario.box)
+        box["sysctl"] = {"nf_conntrack_buckets": buckets, "nf_conntrack_log_invalid": 255, **box.get("sysctl", {})}
+        self.choices = Drawn()
+        self.host = Host(**box, choices=self.choices)
+        self.choices.host = self.host
+
+    def play(self, step: Step, answer: Record) -> Record:
+        """One step at the kernel's time; what came of it."""
+        host, now, op = self.host, answer["time"], step["op"]
+        self.choices.take(answer, host.engine.stats.found)
+        outcome: Any = None
+        if op == "receive":
+            outcome = host.receive(bytes.fromhex(step["packet"]), step["iface"], now)
+        elif op == "send":
+            outcome = host.send(bytes.fromhex(step["packet"]), now)
+        else:
+            outcomes = host.tick(now)
+            self._change(step)
+            outcomes += host.tick(now)
+            outcome = outcomes
+        record = self._record(outcome)
+        host.engine.reap()
+        record["table"] = [conn.to_dict(now) for conn in host.conns()]
+        record["expectations"] = [expectation.to_dict(now) for expectation in host.expectations()]
+        return record
+
+    def _change(self, step: Step) -> None:
+        host, op = self.host, step["op"]
+        if op == "rules":
+            host.set_rules(step.get("rules"), step.get("rules6"))
+        elif op == "sysctl":
+            host.sysctl[step["name"]] = step["value"]
+        elif op == "address":
+            host.set_address(step["iface"], step["address"], step["present"])
+        elif op == "link":
+            host.set_link(step["iface"], step["up"])
+        elif op == "route":
+            host.set_route(step["route"], step["present"])
+        elif op == "flush":
+            host.flush()
+
+    def _record(self, outcome: Any) -> Record:
+        if isinstance(outcome, list):
+            merged: Record = {"fate": "", "ctinfo": "", "direction": "", "out": [], "local": [], "events": []}
+            merged |= {"stats": {}, "log": [], "reason": ""}
+            for one in outcome:
+                part = self._record(one)
+                for name in ("out", "local", "events", "log"):
+                    merged[name] += part[name]
+                for name, value in part["stats"].items():
+                    merged["stats"][name] = merged["stats"].get(name, 0) + value
+            return merged
+        text = outcome.log_text(self.host.sysctl["nf_conntrack_log_invalid"])
+        return {
+            "fate": outcome.fate,
+            "ctinfo": outcome.ctinfo,
+            "direction": outcome.direction,
+            "out": [[name, packet.hex()] for name, packet in outcome.out],
+            "local": [packet.hex() for packet in outcome.local],
+            "events": [event.to_dict() for event in outcome.events],
+            "stats": dict(outcome.stats),
+            "log": [text] if text else [],
+            "reason": outcome.reason,
+        }
+
+    def deadlines(self) -> list[int]:
+        """Moments (ns) at which something is going to change by itself."""
+        times = []
+        for conn in self.host.engine.conns():
+            times.append(conn.deadline)
+            if isinstance(conn.memory, int):
+                times.append(conn.memory)
+        return times
+
+    def close(self) -> None:
+        """Nothing to let go of."""
