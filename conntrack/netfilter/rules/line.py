@@ -1,0 +1,587 @@
+"""One line of rules text as a command: `-A INPUT -p tcp --dport 22 -j ACCEPT` and its kin.
+
+One rule: words are read from left to right, once, as the tool does.  What an option means is decided where it
+stands: `-m multiport --dports 80 -p tcp` is refused, because the ports come before the protocol.
+
+    words ─► getopt ─► command, header conditions ─► Rule, one for each pair of -s and -d addresses
+                  └──► options of matches and of the target ─► builders ─┘
+
+`-p tcp` loads the match `tcp` at the first option that nothing else knows.
+
+Source: xshared.c (do_parse, command_default) of iptables 1.8.9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .errors import Refused, RuleError
+from .extension import MATCH, TARGET, Argument, Extension, Given
+from .getopt import MISSING, NONE, OPERAND, OPTIONAL, REQUIRED, UNKNOWN, Found, Getopt, Long
+from .names import protocol_name
+from .registry import find, is_target_name
+from .rule import Counter, Header, Network, Rule
+from .ruleset import BUILT_IN
+from .text import networks, number, protocol
+from .words import Word
+
+LONGEST_NAME: Final = 28  # characters of a chain, match or target: XT_EXTENSION_MAXNAMELEN - 1
+_LONGEST_IFACE: Final = 15  # IFNAMSIZ - 1
+_MOST_RULES: Final = 0x7FFFFFFF
+# The match's icmp6 under all names of its protocol (xtables_find_match).
+_ICMP6: Final = frozenset(("icmpv6", "ipv6-icmp", "icmp6"))
+
+_SHORT: Final = {
+    **dict.fromkeys("ACDEIMNPRcdgijmopst", REQUIRED),
+    **dict.fromkeys("FLSWXZhw", OPTIONAL),
+    **dict.fromkeys("46Vbfnvx", NONE),
+}
+_LONG: Final = tuple(
+    Long(name, argument, letter)
+    for name, argument, letter in (
+        ("append", REQUIRED, "A"),
+        ("delete", REQUIRED, "D"),
+        ("check", REQUIRED, "C"),
+        ("insert", REQUIRED, "I"),
+        ("replace", REQUIRED, "R"),
+        ("list", OPTIONAL, "L"),
+        ("list-rules", OPTIONAL, "S"),
+        ("flush", OPTIONAL, "F"),
+        ("zero", OPTIONAL, "Z"),
+        ("new-chain", REQUIRED, "N"),
+        ("delete-chain", OPTIONAL, "X"),
+        ("rename-chain", REQUIRED, "E"),
+        ("policy", REQUIRED, "P"),
+        ("source", REQUIRED, "s"),
+        ("destination", REQUIRED, "d"),
+        ("src", REQUIRED, "s"),
+        ("dst", REQUIRED, "d"),
+        ("protocol", REQUIRED, "p"),
+        ("in-interface", REQUIRED, "i"),
+        ("jump", REQUIRED, "j"),
+        ("table", REQUIRED, "t"),
+        ("match", REQUIRED, "m"),
+        ("numeric", NONE, "n"),
+        ("out-interface", REQUIRED, "o"),
+        ("verbose", NONE, "v"),
+        ("wait", OPTIONAL, "w"),
+        ("wait-interval", OPTIONAL, "W"),
+        ("exact", NONE, "x"),
+        ("fragments", NONE, "f"),
+        ("version", NONE, "V"),
+        ("help", OPTIONAL, "h"),
+        ("line-numbers", NONE, "0"),
+        ("modprobe", REQUIRED, "M"),
+        ("set-counters", REQUIRED, "c"),
+        ("goto", REQUIRED, "g"),
+        ("ipv4", NONE, "4"),
+        ("ipv6", NONE, "6"),
+    )
+)
+
+# Which options a command may have beside -v (commands_v_options); -m and its kin are not asked about.
+_RULE_OPTIONS: Final = frozenset("sdpjiocf")
+_ALLOWED: Final = {
+    **dict.fromkeys("AIR", _RULE_OPTIONS),
+    **dict.fromkeys("DC", _RULE_OPTIONS - {"c"}),
+    "P": frozenset("c"),
+    "L": frozenset("nx0"),
+}
+_INVERTIBLE: Final = frozenset("sdpiof")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a line asks for.
+
+    kind    the letter of the command; "" for a line of the other family, which asks for nothing
+    number  of a rule, from 1; 0 without         rules  of -A, -I, -D, -C, -R, in the order of the text
+    policy  of -P       new_name  of -E          word   where the line begins, for complaints
+    """
+
+    kind: str
+    line: int
+    word: Word
+    chain: str = ""
+    number: int = 0
+    rules: tuple[Rule, ...] = ()
+    policy: str = ""
+    new_name: str = ""
+
+    def error(self, message: str) -> RuleError:
+        """The whole line is refused for `message`."""
+        return RuleError(self.line, self.word.column, self.word.text, message)
+
+
+def parse_line(
+    words: Sequence[Word], line: int, family: int, table: str, counters: tuple[str, str] | None = None
+) -> Command:
+    """The command in `words` (line number `line`), for `table` of `family`; RuleError if the tool would refuse it.
+
+    `counters` are those that stood before it in brackets, to be taken.
+    """
+    reader = _Reader(words, line, family, table)
+    if counters is not None:
+        reader.set_counters(*counters, words[0] if words else Word("", 1))
+    return reader.read()
+
+
+@dataclass(slots=True)
+class _Instance:
+    """A match or target that is being read."""
+
+    extension: Extension
+    word: Word
+    given: Given
+
+
+class _Reader:
+    def __init__(self, words: Sequence[Word], line: int, family: int, table: str) -> None:
+        self.line, self.family, self.table = line, family, table
+        self.getopt = Getopt(words, _SHORT)
+        self.first = words[0] if words else Word("", 1)
+        self.long: list[Long] = list(_LONG)
+        self.commands: list[str] = []
+        self.chain: Word | None = None
+        self.number = 0
+        self.new_name = self.policy = ""
+        self.options: dict[str, Word] = {}  # header options by letter, with the word of their argument
+        self.inverted: set[str] = set()
+        self.proto = 0
+        self.proto_text = ""
+        self.proto_tried = False  # the protocol's own match was loaded because of an unknown option
+        self.matches: list[_Instance] = []
+        self.target: _Instance | None = None
+        self.goto = False
+        self.counter = (0, 0)
+        self.bang: Word | None = None
+        self.foreign = False
+
+    def fail(self, word: Word, message: str) -> RuleError:
+        return RuleError(self.line, word.column, word.text, message)
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    def read(self) -> Command:
+        while not self.foreign:
+            found = self.getopt.next(self.long)
+            if found is None:
+                break
+            if found.key == OPERAND:
+                self._operand(found.word)
+                continue
+            if found.key in (UNKNOWN, MISSING):
+                if self._load_protocol(found.word):
+                    self.getopt.again()
+                    continue
+                if found.key == MISSING:
+                    raise self.fail(found.word, f'option "{found.word.text}" requires an argument')
+                raise self.fail(found.word, f'unknown option "{found.word.text}"')
+            if isinstance(found.key, str):
+                self._base(found.key, found)
+            else:
+                self._extension(found)
+            self.bang = None
+        return self._finish()
+
+    def _operand(self, word: Word) -> None:
+        if word.text != "!":
+            raise self.fail(word, f"Bad argument `{word.text}'")
+        if self.bang is not None:
+            raise self.fail(word, "multiple consecutive ! not allowed")
+        self.bang = word
+
+    def _base(self, letter: str, found: Found) -> None:
+        """An option of the tool itself."""
+        if letter in "ACDEFILNPRSXZ":
+            self._command(letter, found)
+        elif letter in "46":
+            self.foreign = int(letter) != self.family
+        elif letter == "m":
+            self._match(found)
+        elif letter in "tVhwWMb":
+            raise self.fail(found.word, f"-{letter} has no place in a line of rules text")
+        elif letter != "v":
+            self._header(letter, found)
+
+    def _command(self, letter: str, found: Found) -> None:
+        if self.bang is not None:
+            raise self.fail(self.bang, "unexpected '!' flag")
+        if letter == "N":
+            self._check_new_name(found.value or found.word)
+        both = {*self.commands, letter}
+        if self.commands and not (len(both) == 2 and "Z" in both and both & {"L", "S"}):
+            raise self.fail(found.word, f"Cannot use -{letter} with -{self.commands[0]}")
+        self.commands.append(letter)
+        take, follows = self.getopt.take, self.getopt.operand_follows
+        value = found.value
+        if value is None and letter in "FLSXZ" and follows():
+            value = take()
+        if value is not None:
+            self.chain = value
+        if letter in "DLSZ" and follows():
+            self.number = self._rule_number(take())
+        elif letter in "IR":
+            if follows():
+                self.number = self._rule_number(take())
+            elif letter == "R":
+                raise self.fail(found.word, "-R requires a rule number")
+            else:
+                self.number = 1
+        elif letter in "EP":
+            if not follows():
+                what = "old-chain-name and new-chain-name" if letter == "E" else "a chain and a policy"
+                raise self.fail(found.word, f"-{letter} requires {what}")
+            text = take().text
+            if letter == "E":
+                self.new_name = text
+            else:
+                self.policy = text
+
+    def _rule_number(self, word: Word) -> int:
+        value = number(word.text, 1, _MOST_RULES)
+        if value is None:
+            raise self.fail(word, f"Invalid rule number `{word.text}'")
+        return value
+
+    def _check_new_name(self, word: Word) -> None:
+        try:
+            check_chain_name(word.text, self.family)
+        except Refused as refused:
+            raise self.fail(word, refused.message) from None
+
+    def _header(self, letter: str, found: Found) -> None:
+        """A condition on the header, a jump, counters."""
+        # Some options read the whole word: -p tcp is well, -ptcp is the protocol "-ptcp".
+        assert found.value is not None or letter in "fnx0"
+        argument = found.value or found.word
+        whole = argument if found.bare or letter in "gcfnx0" else found.word
+        if letter in "io" and not argument.text:
+            raise self.fail(argument, "Empty interface is likely to be undesired")
+        option = "j" if letter == "g" else letter
+        if option in self.options:
+            raise self.fail(found.word, f"multiple -{option} flags not allowed")
+        if self.bang is not None:
+            if option not in _INVERTIBLE:
+                raise self.fail(found.word, f"cannot have ! before -{option}")
+            self.inverted.add(option)
+        self.options[option] = whole
+        if letter == "p":
+            self._protocol(whole)
+        elif letter in "gj":
+            self._jump(letter, whole, found.word)
+        elif letter in "io":
+            if len(whole.text.encode()) > _LONGEST_IFACE:
+                raise self.fail(whole, f"interface name `{whole.text}' must be shorter than IFNAMSIZ (15)")
+        elif letter == "f" and self.family == 6:
+            raise self.fail(found.word, "`-f' is not supported in IPv6, use -m frag instead")
+        elif letter == "c":
+            self._counters(found)
+
+    def _protocol(self, word: Word) -> None:
+        self.proto_text = word.text.lower()
+        try:
+            self.proto = protocol(self.proto_text)
+        except Refused as refused:
+            raise self.fail(word, refused.message) from None
+        if self.proto == 0 and "p" in self.inverted:
+            raise self.fail(word, "rule would never match protocol")
+
+    def _jump(self, letter: str, name: Word, option: Word) -> None:
+        self.goto = letter == "g"
+        if not name.text:
+            raise self.fail(option, "Invalid target name (too short)")
+        if len(name.text.encode()) > LONGEST_NAME:
+            raise self.fail(name, f"Invalid target name `{name.text}' ({LONGEST_NAME} chars max)")
+        if any(char.isspace() for char in name.text):
+            raise self.fail(name, f"Invalid target name `{name.text}'")
+        if self.goto:
+            return
+        extension = find(TARGET, name.text, self.family)
+        if extension is not None:
+            self.target = _Instance(extension, name, Given(self.family))
+            self._learn(extension)
+        elif is_target_name(name.text, self.family):
+            raise self.fail(name, f"Couldn't load target `{name.text}': it is not known here")
+
+    def _counters(self, found: Found) -> None:
+        assert found.value is not None
+        packets, comma, octets = found.value.text.partition(",")
+        if not comma:
+            if not self.getopt.operand_follows():
+                raise self.fail(found.word, "-c requires packet and byte counter")
+            octets = self.getopt.take().text
+        self.set_counters(packets, octets, found.word)
+
+    def set_counters(self, packets: str, octets: str, word: Word) -> None:
+        """Take the counters in `packets` and `octets`."""
+        values = [_scan(packets), _scan(octets)]
+        for value, what in zip(values, ("packet", "byte"), strict=True):
+            if value is None:
+                raise self.fail(word, f"-c {what} counter not numeric")
+        self.counter = (values[0] or 0, values[1] or 0)
+
+    # --- matches and targets ---------------------------------------------------------------------------
+
+    def _match(self, found: Found) -> None:
+        if self.bang is not None:
+            raise self.fail(self.bang, "unexpected ! flag before --match")
+        assert found.value is not None
+        name = found.value
+        if len(name.text.encode()) > LONGEST_NAME:
+            raise self.fail(name, f'Invalid match name "{name.text}" ({LONGEST_NAME} chars max)')
+        extension = self._find_match(name.text)
+        if extension is None:
+            raise self.fail(name, f"Couldn't load match `{name.text}': it is not known here")
+        self._add_match(extension, name)
+
+    def _find_match(self, name: str) -> Extension | None:
+        return find(MATCH, "icmp6" if name in _ICMP6 else name, self.family)
+
+    def _add_match(self, extension: Extension, word: Word) -> None:
+        if all(instance.extension is not extension for instance in self.matches):
+            self._learn(extension)
+        self.matches.append(_Instance(extension, word, Given(self.family)))
+
+    def _learn(self, extension: Extension) -> None:
+        """The options of `extension` are known from now on; before those that were learnt earlier."""
+        self.long[len(_LONG) : len(_LONG)] = [
+            Long(option.name, REQUIRED if option.parse else NONE, (extension.kind, extension.name, option.called))
+            for option in extension.options
+        ]
+
+    def _load_protocol(self, word: Word) -> bool:
+        """Load the match of the protocol that -p names, once in a line."""
+        if not self.proto_text or self.proto_tried:
+            return False
+        value = number(self.proto_text, 0, 255)
+        extension = self._find_match(self.proto_text if value is None else protocol_name(value))
+        if extension is None:
+            return False
+        self.proto_tried = True
+        self._add_match(extension, word)
+        return True
+
+    def _extension(self, found: Found) -> None:
+        assert isinstance(found.key, tuple)
+        kind, name, key = found.key
+        if kind == TARGET:
+            assert self.target is not None
+            instance = self.target
+        else:  # of several -m of one name the last one takes the options
+            instance = [instance for instance in self.matches if instance.extension.name == name][-1]
+        option = next(option for option in instance.extension.options if option.called == key)
+        if key in instance.given:
+            raise self.fail(found.word, f'{name}: option "--{option.name}" can only be used once')
+        if self.bang is not None and not option.invert:
+            raise self.fail(found.word, f'{name}: option "--{option.name}" cannot be inverted')
+        second = ""
+        if option.words == 2:
+            if not self.getopt.operand_follows():
+                raise self.fail(found.word, f"--{option.name} requires two args")
+            second = self.getopt.take().text
+        value = True
+        if option.parse is not None:
+            assert found.value is not None
+            argument = Argument(
+                found.value.text,
+                second,
+                option.name,
+                self.family,
+                self.proto,
+                "p" in self.inverted,
+                instance.given,
+            )
+            value = self._try(option.parse, argument, instance.extension, found.value)
+        instance.given.put(key, value, self.bang is not None)
+
+    def _try(self, function: Callable[[Any], Any], argument: object, extension: Extension, word: Word) -> Any:
+        try:
+            return function(argument)
+        except Refused as refused:
+            raise self.fail(word, f"{extension.name}: {refused.message}") from None
+
+    # --- the end of the line ---------------------------------------------------------------------------
+
+    def _finish(self) -> Command:
+        jump = self.options.get("j")
+        if self.table == "nat" and "DROP" in (self.policy, jump.text if jump else ""):
+            raise self.fail(
+                jump or self.first, 'The "nat" table is not intended for filtering, the use of DROP is inhibited'
+            )
+        if self.foreign:
+            return self._made([])
+        instances = [*self.matches, *([self.target] if self.target else [])]
+        for instance in instances:
+            self._check_options(instance)
+        if self.getopt.at < len(self.getopt.words):
+            raise self.fail(self.getopt.words[self.getopt.at], "unknown arguments found on commandline")
+        if not self.commands:
+            raise self.fail(self.first, "no command specified")
+        if self.bang is not None:
+            raise self.fail(self.bang, "nothing appropriate following !")
+        pairs = self._addresses()
+        self._check_allowed()
+        chain = self.chain
+        if chain is not None and len(chain.text.encode()) > LONGEST_NAME:
+            raise self.fail(chain, f"chain name `{chain.text}' too long (must be under {LONGEST_NAME + 1} chars)")
+        if self.commands[0] not in "ADCIR" or (self.commands[0] == "D" and self.number):
+            return self._made([])
+        assert chain is not None
+        for names, letter in ((("PREROUTING", "INPUT"), "o"), (("POSTROUTING", "OUTPUT"), "i")):
+            if chain.text in names and letter in self.options:
+                raise self.fail(self.options[letter], f"Can't use -{letter} with {chain.text}")
+        values = []
+        for instance in instances:
+            instance.given.proto, instance.given.not_proto = self.proto, "p" in self.inverted
+            values.append(self._build(instance))
+        return self._made([self._rule(source, destination, instances, values) for source, destination in pairs])
+
+    def _made(self, rules: list[Rule]) -> Command:
+        kind = self.commands[0] if self.commands else ""
+        chain = self.chain.text if self.chain is not None else ""
+        return Command(kind, self.line, self.first, chain, self.number, tuple(rules), self.policy, self.new_name)
+
+    def _check_options(self, instance: _Instance) -> None:
+        """What must be there, what must not be together [xtables_options_fcheck]."""
+        name, given = instance.extension.name, instance.given
+        for option in instance.extension.options:
+            if option.required and option.called not in given:
+                raise self.fail(instance.word, f'{name}: option "--{option.name}" must be specified')
+            if option.called not in given:
+                continue
+            for other in option.needs:
+                if other not in given:
+                    raise self.fail(instance.word, f'{name}: option "--{option.name}" also requires "--{other}"')
+            for other in option.excludes:
+                if other != option.called and other in given:
+                    raise self.fail(
+                        instance.word, f'{name}: option "--{option.name}" cannot be used together with "--{other}"'
+                    )
+
+    def _check_allowed(self) -> None:
+        allowed = frozenset[str]().union(*(_ALLOWED.get(letter, frozenset()) for letter in self.commands))
+        if self.commands[0] == "D" and self.number:
+            allowed = frozenset()
+        for letter, word in self.options.items():
+            if letter not in allowed:
+                raise self.fail(word, f"Illegal option `-{letter}' with this command")
+
+    def _addresses(self) -> list[tuple[Network | None, Network | None]]:
+        lists: list[list[tuple[bytes, bytes]]] = []
+        for letter in "sd":
+            word = self.options.get(letter)
+            if word is None:
+                lists.append([(b"", b"")])
+                continue
+            try:
+                lists.append(networks(word.text, self.family))
+            except Refused as refused:
+                raise self.fail(word, refused.message) from None
+        sources, destinations = lists
+        if (len(sources) > 1 or len(destinations) > 1) and self.inverted & {"s", "d"}:
+            raise self.fail(self.first, "! not allowed with multiple source or destination IP addresses")
+        return [
+            (self._network("s", source), self._network("d", destination))
+            for source in sources
+            for destination in destinations
+        ]
+
+    def _network(self, letter: str, pair: tuple[bytes, bytes]) -> Network | None:
+        """The condition, None for 0/0."""
+        if any(pair[1]):
+            return pair
+        if letter in self.inverted:
+            word = self.options[letter]
+            raise self.fail(word, f"RULE_APPEND failed (Invalid argument): ! -{letter} {word.text} matches nothing")
+        return None
+
+    def _build(self, instance: _Instance) -> Any:
+        extension = instance.extension
+        value = self._try(extension.build, instance.given, extension, instance.word)
+        wanted = extension.proto
+        if wanted and (self.proto != wanted or "p" in self.inverted):
+            message = f"RULE_APPEND failed (Invalid argument): {extension.name} needs -p {protocol_name(wanted)}"
+            raise self.fail(instance.word, message)
+        if extension.table and self.table != extension.table:
+            message = (
+                f"RULE_APPEND failed (Invalid argument): {extension.name} is only valid in table {extension.table}"
+            )
+            raise self.fail(instance.word, message)
+        if extension.check is not None and self.chain is not None:
+            hook = BUILT_IN[self.table].get(self.chain.text, -1)
+            try:
+                extension.check(value, hook)
+            except Refused as refused:
+                raise self.fail(instance.word, f"{extension.name}: {refused.message}") from None
+        return value
+
+    def _rule(
+        self, source: Network | None, destination: Network | None, instances: list[_Instance], values: list[Any]
+    ) -> Rule:
+        jump = self.options.get("j")
+        wildcard = {letter: letter not in self.inverted for letter in "io"}
+        ifaces = {letter: self.options[letter].text if letter in self.options else "" for letter in "io"}
+        for letter, text in ifaces.items():
+            if text == "+" and wildcard[letter]:
+                ifaces[letter] = ""  # any device is no condition
+        header = Header(
+            source,
+            destination,
+            ifaces["i"],
+            ifaces["o"],
+            self.proto & 0xFF,  # 262, "mptcp", becomes 6 in the kernel
+            "f" in self.options,
+            "s" in self.inverted,
+            "d" in self.inverted,
+            "i" in self.inverted,
+            "o" in self.inverted,
+            "p" in self.inverted,
+            "f" in self.inverted,
+        )
+        return Rule(
+            header,
+            tuple(values[: len(self.matches)]),
+            values[-1] if self.target else None,
+            jump.text if jump and not self.target else "",
+            self.goto,
+            Counter(*self.counter),
+            any(instance.extension.tracks(value) for instance, value in zip(instances, values, strict=True)),
+            _hooks(instance.extension for instance in instances),
+        )
+
+
+def _hooks(extensions: Iterable[Extension]) -> tuple[int, ...]:
+    """The hooks that all of them allow, () if none of them restricts any."""
+    allowed: set[int] | None = None
+    for extension in extensions:
+        if extension.hooks:
+            allowed = set(extension.hooks) if allowed is None else allowed & set(extension.hooks)
+    return () if allowed is None else tuple(sorted(allowed)) or (-1,)
+
+
+def check_chain_name(name: str, family: int) -> None:
+    """May a chain be called so [assert_valid_chain_name]?"""
+    if len(name.encode()) > LONGEST_NAME:
+        raise Refused(f"chain name `{name}' too long (must be under {LONGEST_NAME + 1} chars)")
+    if name.startswith(("-", "!")):
+        raise Refused(f"chain name not allowed to start with `{name[0]}'")
+    if not name or is_target_name(name, family):
+        raise Refused("chain name may not clash with target name")
+    if any(char.isspace() for char in name):
+        raise Refused(f"Invalid chain name `{name}'")
+
+
+def _scan(text: str) -> int | None:
+    """sscanf("%llu"): digits at the beginning, a sign allowed."""
+    stripped = text.lstrip(" \t\n\v\f\r")
+    sign, digits = (stripped[0], stripped[1:]) if stripped[:1] in ("+", "-") else ("", stripped)
+    end = 0
+    while end < len(digits) and "0" <= digits[end] <= "9":
+        end += 1
+    if not end:
+        return None
+    value = min(int(digits[:end]), 0xFFFFFFFFFFFFFFFF)
+    return -value & 0xFFFFFFFFFFFFFFFF if sign == "-" else value

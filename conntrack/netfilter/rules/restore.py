@@ -1,0 +1,287 @@
+"""iptables-restore: rules text to a Ruleset.
+
+    *table        begins a transaction and empties the table        -A -I -D -N -P -F -X -Z …   commands
+    :CHAIN POLICY [packets:octets]   sets a policy, or makes or empties a user chain
+    COMMIT        the transaction is checked as the kernel would, and done
+
+One rule: the commands of a transaction are tried in their order, so a chain must exist before a rule jumps to it;
+what the kernel checks over the whole (jumps too deep or in a circle, targets out of place) is checked at COMMIT.
+
+Sources: xtables-restore.c, nft.c (nft_prepare and what it calls), nft-cmd.c of iptables 1.8.9; nf_tables_api.c
+(nft_chain_validate).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ...verdict import ACCEPT, DROP
+from .errors import Refused, RuleError
+from .line import Command, check_chain_name, parse_line
+from .rule import Counter, Rule
+from .ruleset import BUILT_IN, Chain, Ruleset, Table
+from .words import Word, split
+
+_LONGEST_LINE: Final = 10239  # fgets' buffer in xtables-restore.c; the rest would be read as a further line
+_DEEPEST: Final = 16  # NFT_JUMP_STACK_SIZE
+
+
+def load(text: str, family: int, base: Ruleset | None = None, counters: bool = False) -> Ruleset:
+    """What iptables-restore (family 4) or ip6tables-restore (6) makes of `text`.
+
+    base      what stood before: tables that the text does not name stay (and are shared with the result)
+    counters  take the counters of the text, as -c
+
+    Raises RuleError with line, column and the offending words for all that the tools or the kernel would refuse,
+    and for matches, targets and host names that are not known here.
+    """
+    ruleset = Ruleset(family, dict(base.tables) if base is not None else None)
+    state: _Transaction | None = None
+    number = 0
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if len(line) > _LONGEST_LINE:
+            raise RuleError(number, 1, line[:40] + "…", "line too long")
+        if line[0] in "\n#":
+            continue
+        if state is not None and line.rstrip("\n") == "COMMIT":
+            state.commit(ruleset)
+            state = None
+        elif state is None and line[0] == "*":
+            state = _Transaction(_table_name(line, number), family, counters)
+        elif state is None:
+            raise RuleError(number, 1, line.strip(), "no table: a line * must come first")
+        elif line[0] == ":":
+            state.chain_line(line, number)
+        else:
+            state.command_line(line, number)
+    if state is not None:
+        raise RuleError(number + 1, 1, "", "COMMIT expected")
+    return ruleset
+
+
+def _table_name(line: str, number: int) -> str:
+    name = next(iter(line[1:].split()), "")
+    if name not in BUILT_IN:
+        raise RuleError(number, 2, name, f"table name `{name}' invalid")
+    return name
+
+
+class _Transaction:
+    """One table between `*` and COMMIT."""
+
+    def __init__(self, table: str, family: int, counters: bool) -> None:
+        self.table = Table(table)
+        self.exists = False
+        self.family = family
+        self.counters = counters
+        self.jumps: list[tuple[Command, Chain, Rule]] = []  # every rule that was added, for complaints
+        self.dropped: list[tuple[Command, Chain]] = []  # chains to be deleted
+
+    # --- lines -----------------------------------------------------------------------------------------
+
+    def chain_line(self, line: str, number: int) -> None:
+        """`:CHAIN POLICY [packets:octets]`."""
+        words = line[1:].split(None)
+        if not words:
+            raise RuleError(number, 1, ":", "chain name invalid")
+        name = words[0]
+        column = line.index(name) + 1
+        try:
+            check_chain_name(name, self.family)
+        except Refused as refused:
+            raise RuleError(number, column, name, refused.message) from None
+        if len(words) < 2:
+            raise RuleError(number, column, name, "policy invalid")
+        self.exists = True
+        if name not in BUILT_IN[self.table.name]:
+            chain = self.table.chains.setdefault(name, Chain(name))
+            chain.rules.clear()
+            return
+        counter = Counter()
+        if self.counters:
+            values = _counters(words[2]) if len(words) > 2 else None
+            if values is None:
+                raise RuleError(number, column, name, f"invalid policy counters for chain '{name}'")
+            counter = Counter(*values)
+        self._set_policy(name, words[1], counter, RuleError(number, column, words[1], "Bad policy name."))
+
+    def command_line(self, line: str, number: int) -> None:
+        """A command, perhaps with counters in brackets before it."""
+        start, counters = 0, None
+        if line[0] == "[":
+            end = line.find("]")
+            packets, colon, octets = line[1:end].partition(":")
+            if end < 0 or not colon or not packets or not octets:
+                raise RuleError(number, 1, line.split()[0], "Bad line: need [packets:octets]")
+            start = end + 1
+            if self.counters:
+                counters = packets, octets
+        words = split(line, number, start)
+        self._do(parse_line(words, number, self.family, self.table.name, counters))
+
+    def _set_policy(self, name: str, policy: str, counter: Counter, error: RuleError) -> None:
+        if policy not in (ACCEPT, DROP, "-"):
+            raise error
+        chain = self._base(name)
+        if policy != "-":
+            chain.policy = policy
+        chain.counter = counter
+
+    # --- commands --------------------------------------------------------------------------------------
+
+    def _do(self, command: Command) -> None:
+        chains = self.table.chains
+        name = command.chain
+        if command.kind in "ADCIR" and command.kind:
+            for rule in command.rules:
+                if rule.jump and rule.jump not in chains and rule.jump not in BUILT_IN[self.table.name]:
+                    raise command.error(f"Chain '{rule.jump}' does not exist")
+        match command.kind:
+            case "A" | "I":
+                self._add(command)
+            case "D" | "C":
+                self._delete(command)
+            case "R":
+                raise command.error("-R of a rule of the same text: iptables-restore cannot do it")
+            case "N":
+                self.exists = True
+                if name in chains or name in BUILT_IN[self.table.name]:
+                    raise command.error("Chain already exists.")
+                chains[name] = Chain(name)
+            case "P":
+                if name not in BUILT_IN[self.table.name]:
+                    raise command.error("Bad built-in chain name.")
+                self._set_policy(name, command.policy, Counter(), command.error("Bad policy name."))
+            case "E":
+                raise command.error("CHAIN_RENAME failed (No such file or directory)")
+            case "F":
+                self._flush(command)
+            case "X":
+                self._delete_chains(command)
+            case "L" | "S":
+                if name and name not in chains and name not in BUILT_IN[self.table.name]:
+                    raise command.error("No chain/target/match by that name.")
+            case "Z":
+                self._zero(command)
+
+    def _base(self, name: str) -> Chain:
+        """The built-in chain `name`, made if it was not there."""
+        self.exists = True
+        return self.table.chains.setdefault(name, Chain(name, BUILT_IN[self.table.name][name]))
+
+    def _chain(self, command: Command, make: bool = False) -> Chain:
+        name = command.chain
+        if make and name in BUILT_IN[self.table.name]:
+            return self._base(name)
+        self.exists = self.exists or make
+        chain = self.table.chains.get(name)
+        if chain is None:
+            raise command.error("No chain/target/match by that name.")
+        return chain
+
+    def _add(self, command: Command) -> None:
+        if not command.rules:
+            return
+        chain = self._chain(command, make=True)
+        for rule in command.rules:
+            if chain.hook >= 0 and rule.hooks and chain.hook not in rule.hooks:
+                raise command.error(f"RULE_APPEND failed (Invalid argument): rule in chain {chain.name}")
+            if rule.jump in BUILT_IN[self.table.name]:
+                raise command.error(f"RULE_APPEND failed (Operation not supported): jump to {rule.jump}")
+            at = len(chain.rules)
+            if command.kind == "I":
+                if command.number - 1 > len(chain.rules):
+                    raise command.error("Index of insertion too big.")
+                at = command.number - 1
+            chain.rules.insert(at, rule)
+            self.jumps.append((command, chain, rule))
+
+    def _delete(self, command: Command) -> None:
+        if command.number:
+            rules = self._chain(command).rules
+            if command.number > len(rules):
+                raise command.error("Index of deletion too big.")
+            del rules[command.number - 1]
+            return
+        for rule in command.rules:
+            chain = self.table.chains.get(command.chain)
+            if chain is None or rule not in chain.rules:
+                raise command.error("Bad rule (does a matching rule exist in that chain?).")
+            if command.kind == "D":
+                chain.rules.remove(rule)
+
+    def _flush(self, command: Command) -> None:
+        if command.chain:
+            self._chain(command, make=True).rules.clear()
+            return
+        for chain in self.table.chains.values():
+            chain.rules.clear()
+
+    def _zero(self, command: Command) -> None:
+        chains = [self._chain(command)] if command.chain else list(self.table.chains.values())
+        if command.number:
+            if command.number > len(chains[0].rules):
+                raise command.error("Index of counter too big.")
+            chains[0].rules[command.number - 1].counter.restore((0, 0))
+            return
+        for chain in chains:
+            if chain.hook >= 0:
+                chain.counter = Counter()
+            for rule in chain.rules:
+                rule.counter.restore((0, 0))
+
+    def _delete_chains(self, command: Command) -> None:
+        chains = self.table.chains
+        doomed = [self._chain(command)] if command.chain else list(chains.values())
+        for chain in doomed:
+            keep = chain.hook >= 0 and (chain.rules or chain.policy != ACCEPT)
+            if keep and command.chain:
+                raise command.error("Directory not empty.")
+            if not keep:
+                del chains[chain.name]
+            if chain.hook < 0:
+                self.dropped.append((command, chain))
+                if chain.rules or self._referenced(chain.name):
+                    raise command.error(f"CHAIN_DEL failed (Device or resource busy): chain {chain.name}")
+
+    def _referenced(self, name: str) -> bool:
+        return any(rule.jump == name for chain in self.table.chains.values() for rule in chain.rules)
+
+    # --- COMMIT ----------------------------------------------------------------------------------------
+
+    def commit(self, ruleset: Ruleset) -> None:
+        """Check the whole as the kernel does and put it into `ruleset`."""
+        for chain in self.table.chains.values():
+            if chain.hook >= 0:
+                self._validate(chain, chain.hook, ())
+        ruleset.tables.pop(self.table.name, None)
+        if self.exists:
+            ruleset.tables[self.table.name] = self.table
+
+    def _validate(self, chain: Chain, hook: int, above: tuple[str, ...]) -> None:
+        """Follow every jump [nft_chain_validate]."""
+        for rule in chain.rules:
+            if rule.hooks and hook not in rule.hooks:
+                raise self._complaint(rule, f"RULE_APPEND failed (Invalid argument): rule in chain {chain.name}")
+            if rule.jump:
+                if len(above) + 1 >= _DEEPEST or rule.jump in above or rule.jump == chain.name:
+                    raise self._complaint(rule, f"RULE_APPEND failed (Too many links): rule in chain {chain.name}")
+                self._validate(self.table.chains[rule.jump], hook, (*above, chain.name))
+
+    def _complaint(self, rule: Rule, message: str) -> RuleError:
+        for command, _, known in self.jumps:
+            if known is rule:
+                return command.error(message)
+        return RuleError(1, 1, rule.text, message)
+
+
+def _counters(text: str) -> tuple[int, int] | None:
+    """`[packets:octets]`."""
+    packets, colon, octets = text.removeprefix("[").partition(":")
+    octets = octets.partition("]")[0]
+    if not text.startswith("[") or not colon or not packets.isdigit() or not octets.isdigit():
+        return None
+    return int(packets), int(octets)
+
+
+__all__ = ["Word", "load"]
