@@ -33,6 +33,15 @@ class ChoiceSource(Protocol):
     def fragment_id(self, key: bytes) -> int:
         """The identification of new IPv6 fragments of the packet with tuple `key`, 1..2**32-1."""
 
+    def ip_id(self, key: bytes) -> int:
+        """The identification of an IPv4 packet that the box makes, 0..65535; `key`: addresses and protocol."""
+
+    def flow_label(self, key: bytes) -> int:
+        """The flow label of an IPv6 packet that the box makes, 0..2**20-1, one number per flow `key`."""
+
+    def icmp_credits(self, key: bytes) -> int:
+        """How much of the common rate limit an ICMP error to `key` uses up, 0..2."""
+
     def hash_secret(self) -> int:
         """The 126-bit secret of the bucket hash; asked once per engine."""
 
@@ -81,6 +90,18 @@ class Choices:
     def fragment_id(self, key: bytes) -> int:
         """Uniform 1..2**32-1 (ipv6_select_ident: never 0)."""
         return self.draw("fragment_id", key) % 0xFFFFFFFF + 1
+
+    def ip_id(self, key: bytes) -> int:
+        """Uniform 0..65535 (the kernel counts on from a random number per address pair: __ip_select_ident)."""
+        return self.draw("ip_id", key) & 0xFFFF
+
+    def flow_label(self, key: bytes) -> int:
+        """A hash of the flow, the same each time (skb_get_hash_flowi6)."""
+        return self._hash("flow_label", key, 0) & 0xFFFFF
+
+    def icmp_credits(self, key: bytes) -> int:
+        """Uniform 0..2 (icmp_global_consume)."""
+        return self.draw("icmp_credits", key) % 3
 
     def hash_secret(self) -> int:
         """From the seed alone."""

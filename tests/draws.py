@@ -41,6 +41,15 @@ class Draws:
     def fragment_id(self, key: bytes) -> int:
         return 0x1234
 
+    def ip_id(self, key: bytes) -> int:
+        return 0x1234
+
+    def flow_label(self, key: bytes) -> int:
+        return 0
+
+    def icmp_credits(self, key: bytes) -> int:
+        return 1
+
     def hash_secret(self) -> int:
         return 0x2B7E_1516_28AE_D2A6_ABF7_1588_09CF_4F3C  # no pattern: any would show in the places of neighbours
 

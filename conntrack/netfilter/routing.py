@@ -185,6 +185,15 @@ class Fib:
             return addresses.select6(everything, interface, next_hop)
         return addresses.select4(everything, interface, next_hop, scope, self.conf.any4("route_localnet", iface))
 
+    def spec_dst(self, sender: bytes, iface: str) -> bytes:
+        """The IPv4 address that the box gives itself on `iface` towards `sender` [fib_compute_spec_dst]."""
+        if sender == bytes(4):
+            return self.select_address(iface, sender, 4, LINK)
+        route = self.lookup(sender)
+        if route is None or route.kind in REJECTS:
+            return self.select_address(iface, sender, 4)
+        return route.source or self.select_address(route.iface, route.gateway, 4, route.scope)
+
     def source_for(self, destination: bytes, iface: str = "") -> bytes:
         """The source address of a packet of the box to `destination`, b"" if there is no way."""
         return self.output(destination, b"", iface).source
@@ -211,6 +220,11 @@ class Fib:
             if not iface or device.name == iface
             for one in device.of(family)
         )
+
+    def addresses(self, iface: str) -> list[Address]:
+        """The addresses of a device, IPv4 first."""
+        interface = self._interface(iface)
+        return [*interface.of(4), *interface.of(6)]
 
     def address_type(self, address: bytes, iface: str | None = None) -> set[str]:
         """The types of `address` for the addrtype match; with `iface`, only that device's addresses are special."""
