@@ -261,7 +261,7 @@ class Engine:
         """What leaves for a packet: itself, or, if it came in as fragments or is larger than `mtu`, fragments."""
         if packet.pieces is None and len(packet.data) <= mtu:
             return (bytes(packet.data),)
-        return refragment(packet, self._choices.fragment_id(packet.key), mtu)
+        return refragment(packet, 0 if packet.family == 4 else self._choices.fragment_id(packet.key), mtu)
 
     def enter(
         self,

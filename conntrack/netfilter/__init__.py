@@ -7,3 +7,7 @@
 
 Matches and targets are siblings of one contract (`box`); a further one is a further file.
 """
+
+from .host import Host
+
+__all__ = ["Host"]

@@ -14,6 +14,7 @@ from typing import Final
 from ..conn import Conn, Template
 from ..verdict import ESTABLISHED_REPLY, ORIGINAL, RELATED_REPLY, REPLY
 from ..wire.packet import Packet
+from .ip_options import Options
 from .routing import Route
 
 NOT_TRACKED_YET: Final = -1  # `ctinfo` before connection tracking, and where no hook of it stands
@@ -26,10 +27,22 @@ class Skb:
     iface      device it came in by, "" if made here       out_iface device it leaves by, "" before routing
     conn       its connection, or None                     ctinfo    `verdict.NEW`…, or NOT_TRACKED_YET
     template   what a CT rule attached for tracking        route     what routing said, None before it
+    options    where its IPv4 options lie, once they were read
     fate       how its way ended (`outcome.Traces`), "" while it goes on
     """
 
-    __slots__ = ("conn", "ctinfo", "fate", "iface", "mark", "out_iface", "packet", "route", "template")
+    __slots__ = (
+        "conn",
+        "ctinfo",
+        "fate",
+        "iface",
+        "mark",
+        "options",
+        "out_iface",
+        "packet",
+        "route",
+        "template",
+    )
 
     def __init__(self, packet: Packet, iface: str = "") -> None:
         self.packet = packet
@@ -40,6 +53,7 @@ class Skb:
         self.ctinfo: int = NOT_TRACKED_YET
         self.template: Template | None = None
         self.route: Route | None = None
+        self.options: Options | None = None
         self.fate: str = ""
 
     @property

@@ -5,7 +5,6 @@ Sources: ip.h (ip_decrease_ttl), RFC 1141.
 
 from __future__ import annotations
 
-from ..nat.rewrite import writable
 from ..wire.checksum import update
 from ..wire.packet import Packet
 
@@ -16,12 +15,18 @@ def hop_limit(packet: Packet) -> int:
 
 
 def set_hop_limit(packet: Packet, value: int) -> None:
-    """Give the packet `value` hops; an IPv4 header checksum changes by the difference."""
-    if packet.family == 6:
-        writable(packet)[7] = value
+    """Give the packet `value` hops; an IPv4 header checksum changes by the difference.
+
+    The octets become the packet's own without a word: `Packet.owned` tells whether *translation* changed it.
+    """
+    if value == hop_limit(packet):
         return
-    if value != packet.data[8]:
-        data = writable(packet)
+    data = packet.data
+    if not packet.owned or not isinstance(data, bytearray):
+        data = packet.data = bytearray(data)
+    if packet.family == 6:
+        data[7] = value
+    else:
         checksum = update(data[10] << 8 | data[11], (value - data[8]) * 256 % 0xFFFF)
         data[8] = value
         data[10], data[11] = checksum >> 8, checksum & 0xFF

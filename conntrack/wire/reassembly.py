@@ -364,8 +364,7 @@ class _Queue:
         """Everything, for the journal."""
         lists = tuple(list(each) for each in (self.starts, self.sizes, self.parts, self.runs, self.ends))
         head = (self.header, self.header_length, self.length, self.octets, self.last, self.ecn, self.beside)
-        head += (self.first, self.device)
-        return lists, head, (self.deadline, self.memory, self.source, self.rid, self.largest, self.largest_df)
+        return lists, (*head, self.first, self.device), (self.deadline, self.memory, self.source, self.rid, self.largest, self.largest_df)
 
     def restore(self, saved: tuple[Any, ...]) -> None:
         """Back to what `save` gave."""

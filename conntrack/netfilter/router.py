@@ -1,0 +1,416 @@
+"""The way of a packet through the box.
+
+    device ─► arrival ─► PREROUTING ─► options, route ─┬► FORWARD ─► POSTROUTING ─► cut to the MTU ─► device
+                                                       └► LOCAL_IN ─► the box itself ─┐
+    device ◄─ cut ◄─ POSTROUTING ◄─────────────────────── LOCAL_OUT ◄── route ◄───────┘ answers, errors
+
+One rule: things happen in the kernel's order, so what the box sends on the way (an ICMP error, a redirect) leaves
+before what it is about.  A packet of the box to itself waits in the backlog until the packet at hand is done, as
+loopback's softirq has it.
+
+Sources: ip_input.c, ip_forward.c, ip_output.c, ip6_input.c, ip6_output.c, icmp.c (icmp_glue_bits), loopback.c.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from .. import reasons
+from ..engine import Engine
+from ..journal import Journal, Restorable
+from ..verdict import (
+    DROP,
+    FORWARD,
+    LOCAL_IN,
+    LOCAL_OUT,
+    ORIGINAL,
+    POSTROUTING,
+    PREROUTING,
+    RELATED,
+    RELATED_REPLY,
+)
+from ..wire.packet import Packet, parse
+from ..wire.refragment import Pieces
+from . import ip_options
+from .arrival import arrive
+from .hooks import Hooks
+from .own import Own
+from .routing import Fib, Route
+from .rules import Ruleset
+from .settings import HostSysctl
+from .skb import Skb
+from .ttl import lower_hop_limit
+
+FORWARDED: Final = "forwarded"
+LOCAL: Final = "local"
+DROPPED: Final = "dropped"
+IP_DROP: Final = "ip_drop"
+
+# Dropped by routing itself, before the options are looked at.
+_MARTIANS: Final = frozenset(
+    (
+        reasons.MARTIAN_SOURCE,
+        reasons.MARTIAN_DESTINATION,
+        reasons.LOCAL_SOURCE,
+        reasons.RP_FILTER,
+        reasons.NO_MEMBER,
+    )
+)
+_LEAST_MTU6: Final = 1280  # RFC 8200, 5
+_UNREACHABLE, _TIME_EXCEEDED, _REDIRECT = 3, 11, 5
+_UNREACHABLE6, _TOO_BIG6, _TIME_EXCEEDED6, _PARAMETER6, _REDIRECT6 = 1, 2, 3, 4, 137
+_FRAGMENTATION_NEEDED: Final = 4
+_NOT_NEIGHBOUR: Final = 2
+_LINK_LOCAL: Final = (0xFE, 0x80)
+
+
+class Router:
+    """Takes packets through the hooks and routing; what leaves gathers in `out`, what arrives in `local`."""
+
+    def __init__(
+        self, engine: Engine, fib: Fib, sysctl: HostSysctl, own: Own, local_output: bool, local_input: bool
+    ) -> None:
+        self._engine = engine
+        self._fib = fib
+        self._sysctl = sysctl
+        self._own = own
+        self._local_output = local_output
+        self._local_input = local_input
+        self._hooks = {family: Hooks(self, Ruleset(family), self._reroute) for family in (4, 6)}
+        self._backlog: deque[Skb] = deque()
+        self.journal: Journal | None = None
+        self.out: list[tuple[str, bytes]] = []
+        self.local: list[bytes] = []
+        self.logs: list[dict[str, object]] = []
+
+    # ── what rules may ask (`box.Box`) ──────────────────────────────────────────────────────────────
+
+    @property
+    def engine(self) -> Engine:
+        """Connection tracking and NAT."""
+        return self._engine
+
+    @property
+    def fib(self) -> Fib:
+        """Interfaces, addresses, routes."""
+        return self._fib
+
+    def reject(self, skb: Skb, hook: int, kind: str) -> None:
+        """Answer `skb` as REJECT does."""
+        answer = self._own.reject(skb.packet, skb.iface, hook, kind, self._engine.now, skb.options)
+        if answer is None:
+            return
+        if kind == "tcp-reset" and skb.conn is not None:
+            self._engine.set_closing(skb.conn)
+        self._send_own(answer, skb)
+
+    def log(self, skb: Skb, hook: int, record: dict[str, object]) -> None:
+        """Keep what a LOG rule says."""
+        self.logs.append(record)
+
+    def touch(self, memory: Restorable) -> None:
+        """`memory` is about to change."""
+        if self.journal is not None:
+            self.journal.touch(memory)
+
+    # ── the box's own doings ────────────────────────────────────────────────────────────────────────
+
+    def set_rules(self, family: int, rules: Ruleset) -> None:
+        """From the next packet on `rules` stand on the hooks of `family`."""
+        self._hooks[family] = Hooks(self, rules, self._reroute)
+
+    def tracking(self, family: int) -> bool:
+        """Does connection tracking stand on the hooks of `family`?"""
+        return self._hooks[family].tracking
+
+    def receive(self, octets: bytes, iface: str) -> Skb:
+        """A device hands up a packet."""
+        skb = self._arrive(octets, iface)
+        self._work_backlog()
+        return skb
+
+    def send(self, octets: bytes) -> Skb:
+        """A program of the box sends a finished packet (as over a raw socket)."""
+        packet = parse(octets)
+        if packet.family == 0 or packet.l4 > len(octets):
+            return self._end(Skb(packet), IP_DROP, packet.fault or reasons.IP_HEADER)
+        source, destination = _ends(packet)
+        route = self._fib.output(destination, source if any(source) else b"")
+        if route.why or len(octets) > route.mtu:
+            return self._end(Skb(packet), DROPPED, route.why or reasons.TOO_BIG)
+        skb = Skb(parse(self._own.finished(octets, route.source)))
+        self._local_out(skb, route)
+        self._work_backlog()
+        return skb
+
+    def tell_lost(self) -> None:
+        """Tell the senders of datagrams that waited in vain [ip_expire, ip6frag_expire_frag_queue]."""
+        for lost in self._engine.lost():
+            packet = parse(lost.first)
+            source, destination = _ends(packet)
+            if packet.family == 4:
+                # on the way through nobody is told
+                if self._fib.input(source, destination, lost.device).kind == "local":
+                    self._error(Skb(packet, lost.device), _TIME_EXCEEDED, 1)
+            else:
+                self._error(Skb(packet, lost.device), _TIME_EXCEEDED6, 1)
+        self._work_backlog()
+
+    # ── in ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _arrive(self, octets: bytes, iface: str) -> Skb:
+        found = arrive(octets, iface == "lo", self._sysctl)
+        skb = Skb(parse(found.data), iface)
+        if found.reason:
+            if found.pointer >= 0:
+                self._error(skb, _PARAMETER6, found.code, found.pointer)
+            skb.packet.numbers = found.numbers
+            return self._end(skb, IP_DROP, found.reason)
+        self._prerouting(skb)
+        return skb
+
+    def _prerouting(self, skb: Skb) -> None:
+        if not self._hooks[skb.packet.family].run(skb, PREROUTING):
+            return
+        packet = skb.packet
+        route = skb.route
+        if route is None:
+            source, destination = _ends(packet)
+            route = self._fib.input(source, destination, skb.iface, packet.proto)
+            skb.route = route
+        if route.why in _MARTIANS:
+            self._end(skb, DROPPED, route.why)
+            return
+        if packet.family == 4 and packet.data[0] != 0x45 and not self._take_options(skb, route):
+            return
+        if route.why:
+            if route.error is not None:
+                self._error(skb, route.error[0], route.error[1])
+            self._end(skb, DROPPED, route.why)
+            return
+        if route.kind == "unicast":
+            self._forward(skb, skb.route or route)
+        else:
+            self._local_in(skb)
+
+    def _take_options(self, skb: Skb, route: Route) -> bool:
+        """IPv4 options on arrival; False: the packet's way ended."""
+        found = ip_options.receive(skb.packet, skb.iface, route, self._fib, self._engine.now)
+        skb.options = found.options
+        if found.error is not None:
+            self._error(skb, *found.error)
+        if found.reason:
+            self._end(skb, DROPPED, found.reason)
+            return False
+        if found.route is not None:
+            skb.route = found.route
+        return True
+
+    def _local_in(self, skb: Skb) -> None:
+        packet = skb.packet
+        if packet.fragment and packet.family == 4 and not self.tracking(4):
+            skb.packet = packet = self._engine.gather(packet, _LOCAL_QUEUE, skb.iface)
+            if packet.verdict != "ACCEPT":
+                skb.fate = "held"
+                return
+        if not self._hooks[packet.family].run(skb, LOCAL_IN):
+            return
+        skb.fate = LOCAL
+        self.local.append(bytes(skb.packet.data))
+        if self._local_input and self._local_output:
+            for answer in self._own.answers(skb.packet, skb.iface, skb.route, self._engine.now, skb.options):
+                self._send_own(answer.octets, skb if answer.about else None)
+
+    # ── through ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _forward(self, skb: Skb, route: Route) -> None:
+        if skb.packet.family == 4:
+            self._forward4(skb, route)
+        else:
+            self._forward6(skb, route)
+
+    def _forward4(self, skb: Skb, route: Route) -> None:
+        packet = skb.packet
+        if packet.data[8] <= 1:
+            self._error(skb, _TIME_EXCEEDED, 0)
+            packet.numbers = (packet.data[8],)
+            self._end(skb, DROPPED, reasons.TTL_EXCEEDED)
+            return
+        if _too_big4(packet, route.mtu):
+            self._error(skb, _UNREACHABLE, _FRAGMENTATION_NEEDED, route.mtu)
+            packet.numbers = (packet.length, route.mtu)
+            self._end(skb, DROPPED, reasons.TOO_BIG)
+            return
+        lower_hop_limit(packet)
+        if route.redirect:
+            self._redirect(skb, route)
+        skb.out_iface = route.iface
+        if self._hooks[4].run(skb, FORWARD):
+            if skb.options is not None:
+                ip_options.forward(skb.packet, skb.options, route, self._fib)
+            self._output(skb, route)
+
+    def _forward6(self, skb: Skb, route: Route) -> None:
+        packet = skb.packet
+        data = packet.data
+        if data[7] <= 1:
+            self._error(skb, _TIME_EXCEEDED6, 0)
+            packet.numbers = (data[7],)
+            self._end(skb, DROPPED, reasons.TTL_EXCEEDED)
+            return
+        source = bytes(data[8:24])
+        if route.redirect:
+            self._redirect(skb, route)
+        elif source == bytes(16) or source[0] == 0xFF or source == bytes(15) + b"\1":
+            self._end(skb, DROPPED, reasons.SOURCE_SCOPE)
+            return
+        elif source[0] == 0xFE and source[1] & 0xC0 == 0x80:
+            self._error(skb, _UNREACHABLE6, _NOT_NEIGHBOUR)
+            self._end(skb, DROPPED, reasons.SOURCE_SCOPE)
+            return
+        mtu = max(route.mtu, _LEAST_MTU6)
+        if _too_big6(packet, mtu):
+            self._error(skb, _TOO_BIG6, 0, mtu)
+            packet.numbers = (packet.length, mtu)
+            self._end(skb, DROPPED, reasons.TOO_BIG)
+            return
+        lower_hop_limit(packet)
+        skb.out_iface = route.iface
+        if self._hooks[6].run(skb, FORWARD):
+            self._output(skb, route)
+
+    # ── out ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _local_out(self, skb: Skb, route: Route) -> None:
+        skb.route = route
+        skb.out_iface = route.iface
+        if self._hooks[skb.packet.family].run(skb, LOCAL_OUT):
+            self._output(skb, skb.route)
+
+    def _output(self, skb: Skb, route: Route) -> None:
+        """POSTROUTING and the device."""
+        if not self._hooks[skb.packet.family].run(skb, POSTROUTING):
+            return
+        packet = skb.packet
+        if route.iface == "lo":
+            skb.fate = skb.fate or LOCAL
+            self._backlog.append(skb)
+            return
+        mtu = route.mtu
+        refused = _uncuttable(packet, mtu)
+        pieces = () if refused else self._engine.cut(packet, mtu)
+        if refused:
+            if packet.family == 4:
+                self._error(skb, _UNREACHABLE, _FRAGMENTATION_NEEDED, mtu)
+            else:
+                self._error(skb, _TOO_BIG6, 0, mtu)
+        if not pieces:
+            packet.numbers = (packet.length, mtu)
+            self._end(skb, DROPPED, reasons.TOO_BIG)
+            return
+        skb.fate = FORWARDED
+        self.out.extend((route.iface, piece) for piece in pieces)
+
+    def _reroute(self, skb: Skb) -> bool:
+        """A packet of the box has other addresses now: find its way anew [ip_route_me_harder]."""
+        source, destination = _ends(skb.packet)
+        route = self._fib.output(destination, source)
+        if route.why:
+            skb.packet.fault = skb.packet.fault or route.why
+            return False
+        skb.route = route
+        skb.out_iface = route.iface
+        return True
+
+    def _work_backlog(self) -> None:
+        """Packets of the box to itself arrive on lo, with their connection and route."""
+        while self._backlog:
+            sent = self._backlog.popleft()
+            skb = Skb(parse(bytes(sent.packet.data)), "lo")
+            skb.conn, skb.ctinfo, skb.mark, skb.route = sent.conn, sent.ctinfo, sent.mark, sent.route
+            self._prerouting(skb)
+            sent.fate = skb.fate
+
+    # ── the box's own packets ───────────────────────────────────────────────────────────────────────
+
+    def _error(self, skb: Skb, kind: int, code: int, info: int = 0) -> None:
+        """Send an ICMP error about the packet."""
+        if self._local_output:
+            now = self._engine.now
+            octets = self._own.error(skb.packet, skb.iface, kind, code, info, now, skb.options)
+            if octets is not None:
+                self._send_own(octets, skb)
+
+    def _redirect(self, skb: Skb, route: Route) -> None:
+        if self._local_output:
+            octets = self._own.redirect(skb.packet, skb.iface, route, self._engine.now, skb.options)
+            if octets is not None:
+                self._send_own(octets, skb)
+
+    def _send_own(self, octets: bytes, about: Skb | None) -> None:
+        """Send an own packet; an error or reset goes with the connection of the packet that it is about."""
+        if not self._local_output:
+            return
+        skb = Skb(parse(octets))
+        if about is not None and about.conn is not None:
+            skb.conn = about.conn
+            skb.ctinfo = RELATED_REPLY if about.direction == ORIGINAL else RELATED
+        source, destination = _ends(skb.packet)
+        route = self._fib.output(destination, source)
+        if not route.why:
+            self._local_out(skb, route)
+
+    def _end(self, skb: Skb, fate: str, reason: str) -> Skb:
+        """The packet's way ends here; a connection it began goes with it."""
+        packet = skb.packet
+        if skb.conn is not None:
+            self._engine.drop(skb.conn)
+        packet.verdict = DROP
+        packet.fault = packet.fault or reason
+        skb.fate = fate
+        return skb
+
+
+_LOCAL_QUEUE: Final = 2 << 16  # fragments gathered for the box itself, where nothing is tracked
+
+
+def _ends(packet: Packet) -> tuple[bytes, bytes]:
+    addresses = packet.addresses()
+    half = len(addresses) // 2
+    return addresses[:half], addresses[half:]
+
+
+def _largest(packet: Packet) -> int:
+    """The largest fragment of a reassembled packet, 0 for others."""
+    return packet.pieces.largest if isinstance(packet.pieces, Pieces) else 0
+
+
+def _too_big4(packet: Packet, mtu: int) -> bool:
+    """Must it be refused before FORWARD [ip_exceeds_mtu]?"""
+    if packet.length <= mtu or not _df(packet):
+        return False
+    return _largest(packet) > mtu or packet.pieces is None
+
+
+def _df(packet: Packet) -> bool:
+    return bool(packet.data[6] & 0x40)
+
+
+def _too_big6(packet: Packet, mtu: int) -> bool:
+    """Must it be refused before FORWARD [ip6_pkt_too_big]?"""
+    if packet.length <= mtu:
+        return False
+    return _largest(packet) > mtu or packet.pieces is None
+
+
+def _uncuttable(packet: Packet, mtu: int) -> bool:
+    """On its way out: too large, and not to be cut [ip_fragment, ip6_fragment]?"""
+    largest = _largest(packet)
+    if packet.family == 4:
+        if packet.length <= mtu and not largest:
+            return False
+        return _df(packet) and (packet.pieces is None or largest > mtu)
+    if packet.length <= mtu and not (largest and packet.length > largest):
+        return False
+    return packet.pieces is None or largest > mtu
