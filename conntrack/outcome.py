@@ -32,6 +32,15 @@ class Traces:
     stats: dict[str, int] = field(default_factory=dict)
     logs: tuple[dict[str, object], ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """What the "outcome" shape of docs/records.schema.json has beyond the packet, but for `fate`."""
+        return {
+            "out": [[device, octets.hex()] for device, octets in self.out],
+            "local": [octets.hex() for octets in self.local],
+            "events": [event.to_dict() for event in self.events],
+            "stats": self.stats,
+        }
+
 
 _NO_TRACES: Final = Traces()
 
@@ -174,8 +183,15 @@ class Outcome:
         return None if text is None else f"nf_ct_proto_{packet.proto}: {text}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The "packet" shape of docs/records.schema.json (without `n`, which only a capture can give)."""
+        """The "packet" shape of docs/records.schema.json (without `n`, which only a capture can give).
+
+        From a host: the "outcome" shape; where time alone acted it says nothing of a packet.
+        """
         out: dict[str, Any] = {"time": decimal_time(self._time)}
+        if self.traces is not _NO_TRACES:
+            if not self.fate:
+                return out | {"verdict": self.verdict} | self.traces.to_dict()
+            out |= {"fate": self.fate} | self.traces.to_dict()
         if self._iface is not None:
             out["iface"] = self._iface
         out["length"] = self.length
@@ -199,12 +215,6 @@ class Outcome:
             if self.detail:
                 out["detail"] = self.detail
         out["rewritten"] = self.rewritten
-        if self.traces is not _NO_TRACES:
-            out["fate"] = self.fate
-            out["out"] = [[device, octets.hex()] for device, octets in self.out]
-            out["local"] = [octets.hex() for octets in self.local]
-            out["events"] = [event.to_dict() for event in self.events]
-            out["stats"] = self.stats
         return out
 
     def __repr__(self) -> str:

@@ -119,6 +119,8 @@ IP_OPTIONS: Final = "ip_options"
 TTL_EXCEEDED: Final = "ttl_exceeded"
 TOO_BIG: Final = "too_big"
 RULE_DROP: Final = "rule_drop"
+RULE_UNTRACKED: Final = "rule_untracked"
+NO_TRACKING: Final = "no_tracking"
 LINK_DOWN: Final = "link_down"
 SOURCE_SCOPE: Final = "source_scope"
 # The engine
@@ -243,6 +245,8 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str | None, str, str], ...] = (
     (TTL_EXCEEDED,            ("ttl",),                   None,                                          "", "the time to live, or hop limit, ran out here"),
     (TOO_BIG,                 ("length", "mtu"),          None,                                          "", "larger than the outgoing device takes, and not to be fragmented"),
     (RULE_DROP,               ("table", "chain"),         None,                                          "", "a rule, or a chain's policy, dropped it"),
+    (RULE_UNTRACKED,          (),                         None,                                          "", "a rule said that it is not to be tracked"),
+    (NO_TRACKING,             (),                         None,                                          "", "connection tracking did not see it: no rule asks for it, or its way ended before"),
     (LINK_DOWN,               (),                         None,                                          "", "the device is down"),
     (SOURCE_SCOPE,            (),                         None,                                          "", "a source address that must not be forwarded"),
     (NOT_IP,                  ("ethertype",),             None,                                          "", "not IP: passed unchanged"),

@@ -15,18 +15,17 @@ Sources: nf_nat_masquerade.c (devices and addresses that go away); see `router`,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ipaddress import ip_address
 
+from .. import reasons
 from ..choices import ChoiceSource
 from ..conn import Conn
 from ..engine import Engine
 from ..expect import Expectation
 from ..outcome import Outcome, Traces
 from ..stats import KERNEL
-from ..verdict import ACCEPT, DROP, HELD
-from ..wire.packet import parse
+from ..verdict import ACCEPT, DROP, HELD, UNTRACKED
+from ..wire.packet import Packet, parse
 from . import router
-from .addresses import parse_address
 from .own import Own
 from .routing import Fib
 from .rules import Ruleset, load
@@ -105,7 +104,7 @@ class Host:
     def tick(self, now: int | float) -> list[Outcome]:
         """Let time pass without a packet; what that caused: at most one Outcome, with events and own packets."""
         before = self._begin(now)
-        outcome = self._outcome(Skb(parse(b"")), before)
+        outcome = self._outcome(Skb(Packet(b"")), before)
         return [outcome] if outcome.events or outcome.out or outcome.stats else []
 
     # ── changes at run time ─────────────────────────────────────────────────────────────────────────
@@ -120,23 +119,9 @@ class Host:
     def _load(self, family: int, ruleset: Ruleset) -> None:
         self._router.set_rules(family, ruleset)
 
-    def set_address(self, iface: str, address: str | Iterable[str], present: bool = True) -> None:
-        """Add an address to a device ("10.0.0.9/24"), or remove it; a list: these and no others.
-
-        Connections masqueraded with an address that goes away end.
-        """
-        if isinstance(address, str):
-            self._gone(iface, self._fib.set_address(iface, address, present))
-            return
-        wanted = {text: parse_address(text) for text in address}
-        kept = {(one.local, one.prefix_length) for one in wanted.values()}
-        for one in self._fib.addresses(iface):
-            if (one.local, one.prefix_length) not in kept:
-                text = f"{ip_address(one.local)}/{one.prefix_length}"
-                self._gone(iface, self._fib.set_address(iface, text, False))
-        for text, one in wanted.items():
-            if not self._fib.is_own(one.local, iface):
-                self._fib.set_address(iface, text)
+    def set_address(self, iface: str, address: str, present: bool = True) -> None:
+        """Add an address to a device ("10.0.0.9/24"), or remove it; what is masqueraded with it then ends."""
+        self._gone(iface, self._fib.set_address(iface, address, present))
 
     def set_link(self, iface: str, up: bool | str) -> None:
         """Set a device up or down (True, False, "up", "down"); what is masqueraded on one that goes down ends."""
@@ -188,6 +173,8 @@ class Host:
         events = tuple(self._events)
         traces = Traces(skb.fate, tuple(path.out), tuple(path.local), events, moved, tuple(path.logs))
         packet = skb.packet
+        if not packet.counted and not packet.fault:
+            packet.fault = reasons.RULE_UNTRACKED if skb.ctinfo == UNTRACKED else reasons.NO_TRACKING
         word = ACCEPT if skb.fate in (router.FORWARDED, router.LOCAL) else packet.verdict
         octets = tuple(octets for _, octets in path.out) if skb.fate == router.FORWARDED else ()
         return Outcome(

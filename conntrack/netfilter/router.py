@@ -314,8 +314,7 @@ class Router:
 
     def _reroute(self, skb: Skb) -> bool:
         """A packet of the box has other addresses now: find its way anew [ip_route_me_harder]."""
-        source, destination = _ends(skb.packet)
-        route = self._fib.output(destination, source)
+        route = self._way_out(skb.packet)
         if route.why:
             skb.packet.fault = skb.packet.fault or route.why
             return False
@@ -356,10 +355,14 @@ class Router:
         if about is not None and about.conn is not None:
             skb.conn = about.conn
             skb.ctinfo = RELATED_REPLY if about.direction == ORIGINAL else RELATED
-        source, destination = _ends(skb.packet)
-        route = self._fib.output(destination, source)
+        route = self._way_out(skb.packet)
         if not route.why:
             self._local_out(skb, route)
+
+    def _way_out(self, packet: Packet) -> Route:
+        """The route of a packet that the box sends, if need be in the name of another [ip_route_me_harder]."""
+        source, destination = _ends(packet)
+        return self._fib.output(destination, source if self._fib.is_local(source) else b"")
 
     def _end(self, skb: Skb, fate: str, reason: str) -> Skb:
         """The packet's way ends here; a connection it began goes with it."""

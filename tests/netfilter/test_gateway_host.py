@@ -1,8 +1,8 @@
 """The shipped capture once more, whole: a Host with the gateway's rules is the gateway.
 
-What arrived at either of the gateway's interfaces goes in, in the order of time; what comes out of either must be what
-the gateway sent there: the same packets, octet by octet, in the same order, its own ICMP errors included.  ARP,
-neighbour discovery and multicast listener reports belong to the links and not to the box.
+What arrived at either of the gateway's interfaces goes in, in the order of time; what comes out of either must be
+what the gateway sent there: the same packets, octet by octet, in the same order, its own ICMP errors included.
+ARP, neighbour discovery and multicast listener reports belong to the links and not to the box.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def frames() -> list[Frame]:
                     packet = packet[: int.from_bytes(packet[2:4], "big")]
                 elif ethertype == 0x86DD:
                     packet = packet[: int.from_bytes(packet[4:6], "big") + 40]
-                    if packet[6] in (0, 58) and (packet[6] == 0 or packet[40] in range(130, 138) or packet[40] == 143):
+                    if packet[6] == 0 or (packet[6] == 58 and packet[40] in (*range(130, 138), 143)):
                         continue
                 else:
                     continue
