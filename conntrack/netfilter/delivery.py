@@ -27,20 +27,26 @@ from .ip_options import Options
 if TYPE_CHECKING:
     from .own import Own
 
-_SILENT: Final = frozenset((2, 103))  # IGMP, PIM: handled
+_PIM: Final = 103
+_SILENT: Final = frozenset((2, _PIM))  # IGMP, PIM: handled
 _ECHO, _ECHO_REPLY, _STAMP, _STAMP_REPLY = 8, 0, 13, 14
 _UNREACHABLE, _PROTOCOL, _PORT = 3, 2, 3
 _ECHO6, _ECHO_REPLY6, _SOLICITATION, _ADVERTISEMENT = 128, 129, 135, 136
 _PARAMETER6: Final = 4
 _MD5, _AUTHENTICATION = 19, 29  # TCP options: a signed segment for nobody is not reset
+_LEAST_SIGNED: Final = 18  # octets of the MD5 option: fewer are not looked at (a kernel without CONFIG_TCP_AO)
 _HOP, _ROUTING, _FRAGMENT, _NONE, _DESTINATION = 0, 43, 44, 59, 60
 
 
 class Answer(NamedTuple):
-    """Octets to send; `about`: with the connection of the packet they answer attached."""
+    """Octets to send; `about`: with the connection of the packet they answer attached.
+
+    route  their way, None: as `Fib.output` says for their addresses
+    """
 
     octets: bytes
     about: bool = False
+    route: Route | None = None
 
 
 def answers(
@@ -48,12 +54,12 @@ def answers(
 ) -> list[Answer]:
     """See `Own.answers`."""
     wide = route is not None and route.kind in ("broadcast", "multicast")
-    found: tuple[bytes | None, bool]
     if packet.family == 4:
-        found = _answer4(own, packet, iface, wide, now, options)
+        octets, about = _answer4(own, packet, iface, wide, now, options)
+        way = None
     else:
-        found = _answer6(own, packet, iface, route, now)
-    return [Answer(found[0], found[1])] if found[0] is not None else []
+        octets, about, way = _answer6(own, packet, iface, route, now)
+    return [Answer(octets, about, way)] if octets is not None else []
 
 
 def _answer4(
@@ -102,6 +108,8 @@ def _udp(own: Own, packet: Packet, iface: str, proto: int, now: int, options: Op
     if size < 8:
         return None
     claimed, checksum = int.from_bytes(data[at + 4 : at + 6], "big"), data[at + 6] << 8 | data[at + 7]
+    if packet.family == 6 and proto == UDP:
+        claimed = claimed or size  # RFC 2675: a jumbogram says 0
     covered = claimed
     if proto == UDP:
         if not 8 <= claimed <= size:
@@ -139,8 +147,10 @@ def _tcp(own: Own, packet: Packet, now: int, options: Options | None) -> bytes |
         return None
     data = packet.data
     sender, target = bytes(data[12:16]), bytes(data[16:20])
-    route = own.fib.output((options and ip_options.first_hop(data, options)) or sender, target)
-    echoed = b""
+    hop, echoed = sender, b""
+    if options is not None and options.route:
+        hop = ip_options.first_hop(data, options) or sender
+    route = own.fib.output(hop, target)
     if options is not None and options.length:
         made = ip_options.echo(data, options, lambda: route.source, own.is_unicast, now)
         if made is None:
@@ -162,23 +172,28 @@ def _closed(packet: Packet) -> bytes | None:
         return None
     if verify(data[at : packet.length], pseudo_sum(packet.addresses(), TCP, size), 16) != GOOD:
         return None
-    if _signed(data[at + 20 : at + header]):
+    if _signed(data[at + 20 : at + header], packet.family):
         return None
     return bytes(data[at : at + 20])
 
 
-def _signed(options: bytes | bytearray) -> bool:
-    """Is a TCP MD5 or authentication option among them [tcp_parse_auth_options]?"""
-    at = 0
-    while at < len(options) and options[at]:
+def _signed(options: bytes | bytearray, family: int) -> bool:
+    """Is a signature among them, or are they malformed [tcp_do_parse_auth_options]?
+
+    A well-formed authentication option (TCP-AO) silences IPv4 only, in a kernel without CONFIG_TCP_AO.
+    """
+    at, end, seen = 0, len(options), 0
+    while end - at >= _LEAST_SIGNED and options[at]:
         if options[at] == 1:
             at += 1
             continue
-        size = options[at + 1] if at + 1 < len(options) else 0
-        if size < 2 or at + size > len(options):
-            return False
-        if options[at] == _AUTHENTICATION or (options[at] == _MD5 and size == 18):
+        size = options[at + 1]
+        if not 2 <= size <= end - at or options[at] == _MD5:
             return True
+        if options[at] == _AUTHENTICATION:
+            seen += 1
+            if family == 4 or size <= 4 or seen > 1:
+                return True
         at += size
     return False
 
@@ -186,38 +201,45 @@ def _signed(options: bytes | bytearray) -> bool:
 # ── IPv6 ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _answer6(own: Own, packet: Packet, iface: str, route: Route | None, now: int) -> tuple[bytes | None, bool]:
+_Found6 = tuple[bytes | None, bool, Route | None]
+_NOTHING: Final[_Found6] = (None, False, None)
+
+
+def _answer6(own: Own, packet: Packet, iface: str, route: Route | None, now: int) -> _Found6:
     """Walk the extension headers, then the protocol [ip6_protocol_deliver_rcu]."""
     data = packet.data
     where, at, proto = 6, 40, data[6]
     if proto == _HOP:  # dealt with on arrival
         where, proto, at = at, data[at], at + (data[at + 1] + 1) * 8
+    gathered = False
     while proto in (_ROUTING, _FRAGMENT, _DESTINATION):
         size = 8 if proto == _FRAGMENT or at + 2 > len(data) else (data[at + 1] + 1) * 8
         if at + size > len(data):
-            return None, True
+            return _NOTHING
         if proto == _DESTINATION:
             bad = _bad_option(data, at, size)
             if bad:
-                return (None if bad < 0 else own.error(packet, iface, _PARAMETER6, 2, bad, now)), True
-        elif proto == _ROUTING:
-            if data[at + 2] in (3, 4):  # RPL and segment routing: not enabled
-                return None, True
+                return _NOTHING if bad < 0 else (own.error(packet, iface, _PARAMETER6, 2, bad, now), True, None)
+        elif proto == _FRAGMENT:
+            if gathered:
+                return own.error(packet, iface, _PARAMETER6, 0, at, now), True, None
+            gathered = True
+        else:
+            if data[at + 2] in (3, 4) or data[24] == 0xFF:  # RPL and segment routing: not enabled
+                return _NOTHING
             if data[at + 3]:
-                return own.error(packet, iface, _PARAMETER6, 0, at + 2, now), True
+                return own.error(packet, iface, _PARAMETER6, 0, at + 2, now), True, None
         where, proto, at = at, data[at], at + size
     multicast = data[24] == 0xFF
     if proto == ICMPV6:
-        return _icmpv6(own, packet, iface, route, at, now), False
-    if proto in (UDP, UDPLITE):
-        return (None if multicast else _udp(own, packet, iface, proto, now, None)), False
-    if proto == TCP:
-        if multicast or route is None or route.kind != "local":
-            return None, False
-        return _tcp6(own, packet), False
-    if proto in (_NONE, 103):
-        return None, False
-    return own.error(packet, iface, _PARAMETER6, 1, where, now), True
+        return _icmpv6(own, packet, iface, route, at, now)
+    if proto in (UDP, UDPLITE) and not multicast:
+        return _udp(own, packet, iface, proto, now, None), False, None
+    if proto == TCP and route is not None and route.kind == "local":
+        return _tcp6(own, packet), False, None
+    if proto in (UDP, UDPLITE, TCP, _NONE, _PIM):
+        return _NOTHING
+    return own.error(packet, iface, _PARAMETER6, 1, where, now), True, None
 
 
 def _bad_option(data: bytes | bytearray, at: int, size: int) -> int:
@@ -244,29 +266,30 @@ def _bad_option(data: bytes | bytearray, at: int, size: int) -> int:
     return 0
 
 
-def _icmpv6(own: Own, packet: Packet, iface: str, route: Route | None, at: int, now: int) -> bytes | None:
+def _icmpv6(own: Own, packet: Packet, iface: str, route: Route | None, at: int, now: int) -> _Found6:
     data = packet.data
     message = bytes(data[at : packet.length])
     addresses = packet.addresses()
     if len(message) < 8 or verify(message, pseudo_sum(addresses, ICMPV6, len(message)), 2) != GOOD:
-        return None
+        return _NOTHING
     sender, target = addresses[:16], addresses[16:]
     if message[0] == _SOLICITATION:
-        return _advertise(own, packet, iface, message)
+        return _advertise(own, packet, iface, message), False, None
     if message[0] != _ECHO6 or own.sysctl.get("net.ipv6.icmp.echo_ignore_all", 0):
-        return None
+        return _NOTHING
     source = target
     if target[0] == 0xFF:
         if own.sysctl.get("net.ipv6.icmp.echo_ignore_multicast", 0):
-            return None
+            return _NOTHING
         source = b""
     elif route is not None and route.kind == "anycast":
         if own.sysctl.get("net.ipv6.icmp.echo_ignore_anycast", 0):
-            return None
+            return _NOTHING
         source = target if own.sysctl.get("net.ipv6.anycast_src_echo_reply", 0) else b""
     tclass = (data[0] & 15) << 4 | data[1] >> 4
     info = int.from_bytes(message[4:8], "big")
-    return own.send6(message[8:], sender, source, iface, _ECHO_REPLY6, message[1], info, tclass, now, False)
+    way = own.fib.output(sender, source, iface)
+    return own.send6(message[8:], sender, way, _ECHO_REPLY6, message[1], info, tclass, now, False), False, way
 
 
 def _advertise(own: Own, packet: Packet, iface: str, message: bytes) -> bytes | None:

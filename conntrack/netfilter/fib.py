@@ -20,6 +20,9 @@ KINDS = ("unicast", "local", "broadcast", "multicast", "anycast", "unreachable",
 REJECTS = frozenset(("unreachable", "prohibit", "blackhole", "throw"))  # kinds without a next hop
 
 
+_REFUSALS = frozenset(("no_route", "unreachable", "prohibit", "blackhole", "forwarding_off"))
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A route, and what a look-up answers.
@@ -48,6 +51,14 @@ class Route:
     redirect: bool = False
     why: str = ""
     error: tuple[int, int] | None = None
+
+    @property
+    def refuses(self) -> bool:
+        """Was a way found that leads nowhere?  (Else `why` says that none was looked for, as with martians.)
+
+        The packet goes that way up to its end: IPv4 options are read before.
+        """
+        return self.why in _REFUSALS
 
 
 class Table:

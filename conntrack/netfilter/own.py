@@ -190,7 +190,9 @@ class Own:
         Its body is `body`, or as much of `data` as fits in `most` octets.
         """
         echoed = b""
-        route = self.fib.output((options and ip_options.first_hop(data, options)) or sender, source)
+        if options is not None and options.route:
+            sender = ip_options.first_hop(data, options) or sender
+        route = self.fib.output(sender, source)
         if options is not None and options.length:
             made = ip_options.echo(data, options, lambda: route.source, self.is_unicast, now)
             if made is None:
@@ -296,14 +298,14 @@ class Own:
             way = self.fib.lookup6(sender, out)
             if iface and not (way and way.source):
                 source = self.fib.select_address(iface, sender, 6)
-        return self.send6(bytes(data[: _QUOTE6 - 48]), sender, source, out, kind, code, info, 0, now, counted)
+        route = self.fib.output(sender, source, out)
+        return self.send6(bytes(data[: _QUOTE6 - 48]), sender, route, kind, code, info, 0, now, counted)
 
     def send6(
         self,
         body: bytes,
         sender: bytes,
-        source: bytes,
-        iface: str,
+        route: Route,
         kind: int,
         code: int,
         info: int,
@@ -311,8 +313,7 @@ class Own:
         now: int,
         counted: bool,
     ) -> bytes | None:
-        """An ICMPv6 message to `sender`, if it can be routed and the limits allow it."""
-        route = self.fib.output(sender, source, iface)
+        """An ICMPv6 message to `sender` by `route`, if there is such and the limits allow it."""
         if counted and route.iface != "lo":
             wide = 128 - route.prefix_length >> 5  # the wider the prefix, the more often
             if route.why or not self._pay(sender, now, "net.ipv6.icmp.ratelimit", wide):
@@ -379,11 +380,22 @@ def _asks(data: bytes | bytearray, at: int) -> bool:
 
 
 def _is_error6(packet: Packet) -> bool:
-    """Is it an ICMPv6 error, or too short to tell [is_ineligible]?"""
+    """Is it an ICMPv6 error, or cut off before its type, unless as a first fragment [is_ineligible]?"""
     data = packet.data
     proto, at, fragment, fault = walk_ipv6(data, 0, packet.end, packet.length)
     if proto != ICMPV6 or fault:
         return False
     if at >= packet.end:
-        return not fragment
+        return not (fragment and _more_follow(data, packet.end))
     return data[at] < 128
+
+
+def _more_follow(data: bytes | bytearray, end: int) -> bool:
+    """Does the last fragment header say that more fragments follow?"""
+    proto, at, more = data[6], 40, False
+    while proto in (0, 43, 44, 51, 60) and at + 8 <= end:
+        if proto == 44:
+            more = bool(data[at + 3] & 1)
+        size = 8 if proto == 44 else (data[at + 1] + 2) * 4 if proto == 51 else (data[at + 1] + 1) * 8
+        proto, at = data[at], at + size
+    return more

@@ -58,7 +58,8 @@ class RateLimits:
         """May an error go to `peer`?  `cost` in jiffies. [inet_peer_xrlim_allow]"""
         jiffy = now // JIFFY
         tokens, last, redirects = self._purse(peer, jiffy)
-        tokens = min(tokens + jiffy - last, _BURST * cost)
+        if jiffy != last:  # within one jiffy even a purse too full for this price stays as it is
+            tokens = min(tokens + jiffy - last, _BURST * cost)
         good = tokens >= cost
         self._peers[peer] = (tokens - cost if good else tokens, jiffy, redirects)
         return good

@@ -105,9 +105,8 @@ def _select(fib: Fib, iface: str, scope: int) -> bytes:
 
 
 def _output6(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
-    strict = destination[0] == 0xFF or is_link_local(destination)
-    if destination == ANY6:
-        destination = source or bytes(15) + b"\1"
+    # Without a source address the device asked for is the only one that counts [ip6_route_output_flags_noref].
+    strict = destination[0] == 0xFF or is_link_local(destination) or not source
     route = fib.lookup6(destination, iface, strict and bool(iface))
     if route is None or route.kind in REJECTS:
         return rejected(route, 6)
