@@ -2,7 +2,8 @@
 
 Each method is one kind of draw.  The default hashes (seed, kind, tuple, counter of that kind), so the same seed
 gives the same run on every Python version, and draws of one kind do not shift those of another.  To script a
-test or to model another generator, pass an object with the same methods to the engine.
+test or to model another generator, pass an object with methods of these names to the engine; what it does not have
+is drawn as by default.
 
 Where the kernel draws: nf_nat_core.c (get_random_u16 for the port offset), nf_nat_helper.c (ports of expectations),
 nf_conntrack_core.c (the chain limit, the connection id, the hash key), ip_fragment/ip6_output (identification of
@@ -12,7 +13,8 @@ new fragments).
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Protocol
+from types import SimpleNamespace
+from typing import Protocol, cast
 
 
 class ChoiceSource(Protocol):
@@ -114,3 +116,21 @@ class Choices:
     def restore(self, saved: dict[str, int]) -> None:
         """Back to `saved`."""
         self.counters = dict(saved)
+
+
+def completed(source: object, seed: int) -> ChoiceSource:
+    """`source`, and for the kinds of draw that it has no method for, the default.
+
+    >>> class Fixed:
+    ...     def port_offset(self, key, proto):
+    ...         return 7
+    >>> choices = completed(Fixed(), seed=1)
+    >>> choices.port_offset(b"", 6), choices.chain_limit(b"") == Choices(1).chain_limit(b"")
+    (7, True)
+    """
+    names = [name for name in vars(ChoiceSource) if not name.startswith("_")]
+    if all(hasattr(source, name) for name in names):
+        return cast(ChoiceSource, source)
+    default = Choices(seed)
+    methods = {name: getattr(source, name, getattr(default, name)) for name in names}
+    return cast(ChoiceSource, SimpleNamespace(**methods))

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from . import reasons, show, verdict
-from .choices import Choices, ChoiceSource
+from .choices import Choices, ChoiceSource, completed
 from .conn import PACKET, Conn, Template
 from .events import EXP_DESTROY, EXP_NEW, EventStream, event_of, expectation_event_of
 from .expect import EVENT_NEW as EXPECTATION_NEW
@@ -148,7 +148,7 @@ class Engine:
         self.on_end: Callable[[Conn], None] | None = None
         self.defragment = defragment
         self._quirk = bool((quirks or {}).get("udplite", True))
-        self._choices: ChoiceSource = Choices(seed) if choices is None else choices
+        self._choices: ChoiceSource = Choices(seed) if choices is None else completed(choices, seed)
         self._table = Table(self._choices, self.sysctl["nf_conntrack_buckets"])
         self._table.deleted = self._deleted
         self._gc: LinuxGc | EagerGc = LinuxGc(self._table, TRACKERS) if gc == "linux" else EagerGc(self._table)
