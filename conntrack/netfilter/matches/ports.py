@@ -50,10 +50,16 @@ class Ports:
         (low, high), (low2, high2) = self.source, self.destination
         return 0 < low == high and 0 < low2 == high2 and self.not_source == self.not_destination
 
-    def printed(self) -> Ports:
-        """As they are read back: `! --dport 0:7` has become `--dport 8:65535`; of ANY no inversion is left."""
-        source, not_source = _printed(self.source, self.not_source)
-        destination, not_destination = _printed(self.destination, self.not_destination)
+    def read_back(self, earlier: Ports | None) -> Ports:
+        """As they are printed, over what an `earlier` match of the rule had.
+
+        `! --dport 0:7` has become `--dport 8:65535`; of ANY no inversion is left; one that was read stays.
+        """
+        before = earlier or NO_PORTS
+        source, not_source = _read_back(self.source, self.not_source, before.source, before.not_source)
+        destination, not_destination = _read_back(
+            self.destination, self.not_destination, before.destination, before.not_destination
+        )
         return Ports(source, destination, not_source, not_destination)
 
     def text(self) -> list[str]:
@@ -71,13 +77,15 @@ class Ports:
 NO_PORTS = Ports()
 
 
-def _printed(ports: tuple[int, int], inverted: bool) -> tuple[tuple[int, int], bool]:
+def _read_back(
+    ports: tuple[int, int], inverted: bool, before: tuple[int, int], was_inverted: bool
+) -> tuple[tuple[int, int], bool]:
     low, high = ports
     if ports == ANY:
-        return ANY, False
-    if low == 0 < high and inverted:
-        return (min(high + 1, 0xFFFF), 0xFFFF), False
-    return ports, inverted
+        return before, was_inverted
+    if low == 0 < high:
+        return ((min(high + 1, 0xFFFF), before[1]) if inverted else (before[0], high)), was_inverted
+    return ports, inverted or was_inverted
 
 
 def hold_plainly(ports: Ports, source: int, destination: int) -> bool:

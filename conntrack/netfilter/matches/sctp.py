@@ -133,7 +133,9 @@ class Sctp:
                 port = data[offset] << 8 | data[offset + 1]
                 if (ports[0] <= port <= ports[1]) == inverted:
                     return False
-        return self.chunks is None or self.chunks.hold(packet, at + _HEADER) != self.not_chunks
+        return self.chunks is None or (
+            self.chunks.hold(packet, at + _HEADER) != self.not_chunks and packet.verdict != DROP
+        )
 
     def text(self) -> str:
         """The options."""

@@ -49,6 +49,14 @@ class Tcp:
         """Comparisons of nf_tables suffice."""
         return not self.option and self != Tcp()
 
+    def melt(self, earlier: Tcp | None) -> Tcp | None:
+        """What is printed of it (see `rule.Melting`)."""
+        before = earlier or Tcp()
+        ports = self.ports.read_back(before.ports)
+        flags, inverted = (self.flags, self.not_flags) if self.flags[0] else (before.flags, False)
+        melted = Tcp(ports, flags, 0, inverted or before.not_flags)
+        return melted if melted != Tcp() else None
+
     def matches(self, skb: Skb, hook: int, box: Box) -> bool:
         """Do ports, flags and options fit?"""
         packet = skb.packet
@@ -94,10 +102,10 @@ class Tcp:
 
     def text(self) -> str:
         """The options."""
-        words = (self.ports.printed() if self.plain else self.ports).text()
+        words = self.ports.text()
         if self.option:
             words.append(f"{'! ' * self.not_option}--tcp-option {self.option}")
-        if self.flags[0] or (self.not_flags and not self.plain):
+        if self.flags[0] or self.not_flags:
             mask, wanted = map(_flag_names, self.flags)
             words.append(f"{'! ' * self.not_flags}--tcp-flags {mask} {wanted}")
         return " ".join(words)

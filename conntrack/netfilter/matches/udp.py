@@ -32,9 +32,19 @@ class Udp:
         """-m udp"""
         return "udp"
 
+    @property
+    def plain(self) -> bool:
+        """Comparisons of nf_tables suffice."""
+        return self.ports != NO_PORTS
+
+    def melt(self, earlier: Udp | None) -> Udp | None:
+        """What is printed of it (see `rule.Melting`)."""
+        ports = self.ports.read_back(earlier.ports if earlier else None)
+        return Udp(ports) if ports != NO_PORTS else None
+
     def matches(self, skb: Skb, hook: int, box: Box) -> bool:
         """Do the ports fit?"""
-        if self.ports != NO_PORTS:
+        if self.plain:
             return self.ports.hold(skb.packet)
         head = transport(skb.packet)
         if head is None or head.fragment:
@@ -46,7 +56,7 @@ class Udp:
 
     def text(self) -> str:
         """The options."""
-        return " ".join(self.ports.printed().text())
+        return " ".join(self.ports.text())
 
 
 def _parse(argument: Argument) -> tuple[int, int]:

@@ -124,7 +124,9 @@ def parse_line(
     """
     reader = _Reader(words, line, family, table)
     if counters is not None:
-        reader.set_counters(*counters, words[0] if words else Word("", 1))
+        first = words[0] if words else Word("", 1)
+        reader.options["c"] = first
+        reader.set_counters(*counters, first)
     return reader.read()
 
 

@@ -159,8 +159,7 @@ class _Transaction:
             case "X":
                 self._delete_chains(command)
             case "L" | "S":
-                if name and name not in chains and name not in BUILT_IN[self.table.name]:
-                    raise command.error("No chain/target/match by that name.")
+                raise command.error(f"-{command.kind} prints rules: it has no place in rules text")
             case "Z":
                 self._zero(command)
 
@@ -211,30 +210,29 @@ class _Transaction:
                 chain.rules.remove(rule)
 
     def _flush(self, command: Command) -> None:
+        # Without a chain the tool looks whether the table was there before the text, finds that * has emptied it, and
+        # leaves what the text itself has put into it.
         if command.chain:
             self._chain(command, make=True).rules.clear()
-            return
-        for chain in self.table.chains.values():
-            chain.rules.clear()
 
     def _zero(self, command: Command) -> None:
         chains = [self._chain(command)] if command.chain else list(self.table.chains.values())
         if command.number:
-            if command.number > len(chains[0].rules):
-                raise command.error("Index of counter too big.")
-            chains[0].rules[command.number - 1].counter.restore((0, 0))
-            return
+            if command.number <= len(chains[0].rules):
+                raise command.error("-Z of a rule of the same text: iptables-restore cannot do it")
+            return  # no such rule: the tool does not mind
         for chain in chains:
             if chain.hook >= 0:
-                chain.counter = Counter()
-            for rule in chain.rules:
-                rule.counter.restore((0, 0))
+                # written back as the tool knows it: without the policy that the text gave it
+                chain.counter, chain.policy = Counter(), ACCEPT
+            if any(rule.counter.save() != (0, 0) for rule in chain.rules):
+                raise command.error(f"RULE_REPLACE failed (Invalid argument): rule in chain {chain.name}")
 
     def _delete_chains(self, command: Command) -> None:
         chains = self.table.chains
         doomed = [self._chain(command)] if command.chain else list(chains.values())
         for chain in doomed:
-            keep = chain.hook >= 0 and (chain.rules or chain.policy != ACCEPT)
+            keep = chain.hook >= 0 and chain.rules
             if keep and command.chain:
                 raise command.error("Directory not empty.")
             if not keep:

@@ -9,7 +9,7 @@ Sources: struct ipt_ip, ip6t_ip6 (ip_tables.h, ip6_tables.h); nft_ipv4_add (nft-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..box import Box
 from ..skb import Skb
@@ -192,7 +192,7 @@ class Rule:
     def text(self) -> str:
         """The rule as iptables-save prints it, without `-A CHAIN`."""
         words = [self.header.text()]
-        words += [f"-m {match.name} {match.text()}".rstrip() for match in merged(self.matches)]
+        words += [f"-m {match.name} {match.text()}".rstrip() for match in printed(self.matches)]
         if self.target is not None:
             words.append(f"-j {self.target.name} {self.target.text()}".rstrip())
         elif self.jump:
@@ -200,6 +200,31 @@ class Rule:
         return " ".join(word for word in words if word)
 
 
-def merged(matches: tuple[RuleMatch, ...]) -> tuple[RuleMatch, ...]:
-    """As they are printed: what nf_tables has as plain payload expressions melts into one `-m tcp`."""
-    return matches
+@runtime_checkable
+class Melting(Protocol):
+    """A match that may be no expression of its own in nf_tables, so that its bounds are lost in the rule."""
+
+    @property
+    def plain(self) -> bool:
+        """Is it?"""
+
+    def melt(self, earlier: Any) -> RuleMatch | None:
+        """What is printed for it, together with an `earlier` plain one of its name (or None); None: nothing."""
+
+
+def printed(matches: tuple[RuleMatch, ...]) -> list[RuleMatch]:
+    """The matches as they are printed: those that melt, melted into the first of their name."""
+    out: list[RuleMatch] = []
+    first: dict[str, int] = {}
+    for match in matches:
+        if not isinstance(match, Melting) or not match.plain:
+            out.append(match)
+            continue
+        at = first.get(match.name)
+        melted = match.melt(None if at is None else out[at])
+        if melted is not None and at is not None:
+            out[at] = melted
+        elif melted is not None:
+            first[match.name] = len(out)
+            out.append(melted)
+    return out

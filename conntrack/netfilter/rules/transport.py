@@ -5,6 +5,8 @@ header (51), which is taken for the transport protocol, and next header 59 count
 this differs from the walk of connection tracking.  A packet whose extension headers cannot be read has no transport
 header at all, and no rule that names a protocol matches it, negated or not.
 
+Later fragments: matches of xtables are false of them; nf_tables' own comparisons read on as if a header were there.
+
 Sources: nft_set_pktinfo_ipv4, nft_set_pktinfo_ipv6 (nf_tables_ipv4.h, nf_tables_ipv6.h), ipv6_find_hdr
 (exthdrs_core.c).
 """
@@ -45,8 +47,8 @@ def transport(packet: Packet) -> Transport | None:
         if proto == _FRAGMENT:
             fragment = ((data[at + 2] << 8) | data[at + 3]) & 0xFFF8
             if fragment:
-                # what follows is not a header; whether it is called one depends on its number alone
-                return Transport(following, at, fragment) if _ends(following) else None
+                # The look-up ends without having said where: nf_tables then reads from the IPv6 header on.
+                return Transport(following, 0, fragment) if _ends(following) else None
             at += 8
         else:
             at += (data[at + 1] + 1) * 8
@@ -59,12 +61,12 @@ def _ends(proto: int) -> bool:
 
 
 def octets(packet: Packet, offset: int, count: int) -> bytes | None:
-    """`count` octets of the transport header from `offset` on, None if they are not there [nft_payload_eval].
+    """`count` octets of the transport header from `offset` on, None if they are not there [nft_payload_fast_eval].
 
-    Never of a later fragment.
+    Of a later fragment, which has none, whatever stands in that place.
     """
     head = transport(packet)
-    if head is None or head.fragment or head.at + offset + count > packet.end:
+    if head is None or head.at + offset + count > packet.end:
         return None
     at = head.at + offset
     return bytes(packet.data[at : at + count])

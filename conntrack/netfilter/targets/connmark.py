@@ -53,8 +53,7 @@ class Connmark:
         return CONTINUE
 
     def _shifted(self, mark: int) -> int:
-        # a shift by 32 is one by 0, as x86 does it
-        return (mark << (self.shift & 31) if self.shift > 0 else mark >> (-self.shift & 31)) & ALL_ONES
+        return (mark << self.shift if self.shift > 0 else mark >> -self.shift) & ALL_ONES
 
     def text(self) -> str:
         """The options."""
@@ -99,6 +98,7 @@ def _build(given: Given) -> Connmark:
         elif key == "right-shift-mark":
             shift = -given.get(key)
     name = "set" if mode in XMARK_OPTIONS else mode.removesuffix("-mark")
+    refuse_unless(abs(shift) < 32, "RULE_APPEND failed (Invalid argument): a shift by 32")
     nfmask = ALL_ONES if name == "set" else masks["nfmask"]
     return Connmark(name, value, masks["ctmask"], nfmask, shift)
 

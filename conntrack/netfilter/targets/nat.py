@@ -33,7 +33,7 @@ from ...verdict import (
 )
 from ..box import Box
 from ..rules.errors import Refused
-from ..rules.extension import TARGET, Argument, Extension, Given, Option, always
+from ..rules.extension import TARGET, Argument, Extension, Given, Option, always, refuse_unless
 from ..rules.names import service_port
 from ..rules.text import host_and_mask, masked, ntop, pton, slash_mask, strtoul
 from ..skb import Skb
@@ -230,8 +230,13 @@ def _parse_to(argument: Argument) -> NatRange:
 def _builder(name: str, option: str, flags: tuple[str, ...], hooks: tuple[int, ...]) -> Extension:
     def build(given: Given) -> Nat:
         found = tuple(flag for flag in flags if flag in given)
+        nat_range = given.get(option, NatRange())
+        if nat_range.base is not None and name != "DNAT":
+            # only DNAT's structure has a place for the base; for the others it is 0, which two of them take
+            refuse_unless(name != "REDIRECT", "Shifted portmap ranges not supported with this kernel")
+            nat_range = replace(nat_range, base=0)
         nat_range = replace(
-            given.get(option, NatRange()),
+            nat_range,
             random="random" in found or "random-fully" in found,
             persistent="persistent" in found,
         )

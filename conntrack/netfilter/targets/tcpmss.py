@@ -80,7 +80,8 @@ def _path_mtu(skb: Skb, box: Box) -> int:
     """The smaller MTU of the packet's route and of a route to its sender."""
     addresses = skb.packet.addresses()
     back = box.fib.output(addresses[: len(addresses) // 2])
-    return min(skb.route.mtu if skb.route is not None else _NO_LIMIT, back.mtu or _NO_LIMIT)
+    out = skb.route.mtu if skb.route is not None else 0
+    return min(out or _NO_LIMIT, back.mtu or _NO_LIMIT)
 
 
 def _find(data: bytes | bytearray, at: int, end: int) -> int:

@@ -1,0 +1,8 @@
+"""Kernel tests of targets use the namespace of the differential suite."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "kernel"))
