@@ -94,6 +94,7 @@ RELATED_ERROR: Final = "related_error"
 SCTP_SHORT: Final = "sctp_short"
 SCTP_CRC: Final = "sctp_crc"
 SCTP_CHUNKS: Final = "sctp_chunks"
+SCTP_EMPTY: Final = "sctp_no_chunk"
 SCTP_NEW: Final = "sctp_invalid_new"
 SCTP_VTAG: Final = "sctp_vtag"
 SCTP_CHUNK_VTAG: Final = "sctp_chunk_vtag"
@@ -202,6 +203,7 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str | None, str, str], ...] = (
     (SCTP_SHORT,              ("need", "present"),        "nf_ct_sctp: short packet ",                   "invalid", "fewer than 12 octets of SCTP"),
     (SCTP_CRC,                (),                         "nf_ct_sctp: bad CRC ",                        "invalid", "the SCTP CRC32c is wrong"),
     (SCTP_CHUNKS,             ("num", "type", "len", "flag"), "do_basic_checks failed. chunk num {num}, type {type}, len {len} flag {flag:x}", "invalid", "the SCTP chunks do not fit together"),
+    (SCTP_EMPTY,              ("need", "present"),        None,                                          "invalid", "not one SCTP chunk"),
     (SCTP_NEW,                ("type",),                  None,                                          "invalid", "no association is known and this packet cannot start one"),
     (SCTP_VTAG,               ("vtag", "expected", "dir"), "verification tag check failed {vtag:x} vs {expected:x} for dir {dir}", "invalid", "the SCTP verification tag is another association's"),
     (SCTP_CHUNK_VTAG,         ("type", "dir"),            None,                                          "invalid", "the SCTP verification tag does not fit the chunk"),

@@ -83,7 +83,7 @@ GRID: Final = (
         (  CL, CL, CW, ES, ES, SS, SR, SA, CL ),  # COOKIE_ACK
         (  CL, CL, CW, CE, ES, SS, SR, CL, CL ),  # SHUTDOWN_COMPLETE
         (  HS, CL, CW, CE, ES, SS, SR, SA, HS ),  # HEARTBEAT: NO: a second path of a multi-homed peer
-        (  HS, CL, CW, CE, ES, SS, SR, SA, HS ),  # HEARTBEAT_ACK
+        (  CL, CL, CW, CE, ES, SS, SR, SA, HS ),  # HEARTBEAT_ACK
     ),
     (  # reply direction
         #  NO  CL  CW  CE  ES  SS  SR  SA  HS
@@ -140,14 +140,12 @@ def check(packet: Packet, verify: bool, settings: Settings) -> str:
     for kind, _, length, _ in chunks(packet):
         alone |= kind in _ALONE
         if length == 0 or (count and (alone or kind in _FIRST)):
-            packet.numbers = (count, kind, length, int(alone))
+            printed = length >> 8 | (length & 0xFF) << 8  # the kernel prints the wire's octets unswapped
+            packet.numbers = (count, kind, printed, int(alone))
             return reasons.SCTP_CHUNKS
         count += 1
     if count == 0:
-        packet.numbers = (0, 0, 0, 0)
-        return (
-            packet.shortage(_HEADER + 4, reasons.SCTP_CHUNKS) if packet.end < packet.length else reasons.SCTP_CHUNKS
-        )
+        return packet.shortage(_HEADER + 4, reasons.SCTP_EMPTY)
     return ""
 
 

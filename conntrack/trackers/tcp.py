@@ -212,11 +212,11 @@ def track(
             sender, receiver, last = _resync(sender, last)
             old, new = SS, SR
         else:
-            packet.numbers = (index, direction, old)
+            packet.numbers = (index, direction, STATES[old])
             last = _remember_ignored(packet, last, old, index, direction, seq, ack, end, window, header)
             return OK, state, -1, 0, 0, reasons.TCP_IGNORED, _pack(direction, sender, receiver, last)
     elif new == IV:
-        packet.numbers = (index, direction, old)
+        packet.numbers = (index, direction, STATES[old])
         return BAD, state, -1, 0, 0, reasons.TCP_INVALID_STATE, memory
     elif new == TW:
         if old == LA and index == C_ACK and last[4] == C_SYN and last[5] != direction and last[7] & CHALLENGE_ACK:

@@ -10,7 +10,8 @@ returns, so everything there is to see (what left, what the probes logged, event
 at once.  A step is one record:
 
     fate, ctinfo, direction, out [[device, hex]…], local [hex…], events, stats (counters that moved), log (the
-    kernel's own reasons), table, expectations, heads [[hook, hex]…] (behind NAT), time (ns, when the step began)
+    kernel's own reasons), table, expectations, time (ns, when the step began); and for those who replay its draws:
+    heads [[hook, hex]…] (the packet behind NAT), own [hex…] (packets that the box made in answer), own_log
 
 Forwarding is on, reverse path filters are off, and the box says nothing by itself.  The bucket count is the
 machine's: see `machine.py`, without whose 512 buckets each dump walks the usual 262,144.
@@ -51,7 +52,7 @@ _DEVICE_SYSCTLS = {
     "net.ipv6.conf.{}.accept_dad": 0,
     "net.ipv6.conf.{}.addr_gen_mode": 1,  # no link-local address, so no router solicitations
 }
-_IPV6_HDRINCL = 36  # in6.h
+_RTF_LOCAL = 0x80000000  # ipv6_route.h
 # Rules that switch connection tracking on for sure (it may be on without them, never off with them).
 _TRACKS = re.compile(
     r"^-A .*(-m (conntrack|state|connmark)\b|-j (CONNMARK|MASQUERADE|SNAT|DNAT|REDIRECT|NETMAP)\b"
@@ -114,6 +115,7 @@ class KernelBox:
             run("nft", "-f", "-", text=probes.RULES)
             self._load(rules, rules6)
             run("ip", "-batch", "-", text="".join(_set_up(interfaces, routes, mtu or {})))
+            _wait_for_addresses()
         self.sysctl: MutableMapping[str, int | str] = _Sysctls(self._namespace)
         for name, value in (sysctl or {}).items():
             self.sysctl[name] = value
@@ -145,12 +147,9 @@ class KernelBox:
     def receive(self, packet: bytes, iface: str) -> Step:
         """A packet arrives on `iface`."""
         began = time.time_ns()
-        refused = False
-        try:
+        with contextlib.suppress(OSError):  # the TUN device itself: no IP version in the first octet, or down
             os.write(self._devices[iface], packet)
-        except OSError:
-            refused = True  # the TUN device itself: no IP version in the first octet, or the link is down
-        return self._step(began, self._numbers[iface], refused)
+        return self._step(began, self._numbers[iface])
 
     def send(self, packet: bytes) -> Step:
         """A program in the box sends a packet with a header of its own making."""
@@ -161,18 +160,15 @@ class KernelBox:
                 self._raw[family] = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
         target = str(ipaddress.ip_address(packet[24:40] if six else packet[16:20]))
         began = time.time_ns()
-        refused = False
-        try:
+        with contextlib.suppress(OSError):  # no route, or a rule dropped it
             self._raw[family].sendto(packet, (target, 0))
-        except OSError:
-            refused = True
-        return self._step(began, 0, refused)
+        return self._step(began, 0)
 
     def tick(self) -> Step:
         """Nothing arrives; what has happened by itself meanwhile."""
-        return self._step(time.time_ns(), -1, False)
+        return self._step(time.time_ns(), -1)
 
-    def _step(self, began: int, device: int, refused: bool) -> Step:
+    def _step(self, began: int, device: int) -> Step:
         entries = self._collect_log()
         out = [[name, data.hex()] for name, fd in self._devices.items() for data in drain(fd)]
         step = self.observe()
@@ -180,12 +176,13 @@ class KernelBox:
         left: dict[int, int] = {}
         for name, _ in out:
             left[self._numbers[name]] = left.get(self._numbers[name], 0) + 1
-        sight = probes.look(entries, device, left, refused)
+        sight = probes.look(entries, device, left)
         step["fate"] = sight.fate if device >= 0 else ""
         step["ctinfo"], step["direction"] = sight.ctinfo, sight.direction
         step["out"] = out
         step["local"] = [data.hex() for data in sight.local]
-        step["log"] = sight.log
+        step["log"], step["own_log"] = sight.log, sight.own_log
+        step["own"] = [data.hex() for data in sight.own]
         step["heads"] = [[name, data.hex()] for name, data in sight.heads]
         return step
 
@@ -264,12 +261,18 @@ class KernelBox:
         """Add an address with its prefix length, or take it away."""
         flags = ("nodad",) if ":" in address and present else ()
         self.run("ip", "address", "add" if present else "del", address, "dev", iface, *flags)
-        _settle()
+        self._settle()
 
     def set_link(self, iface: str, up: bool) -> None:
         """Set a device up or down."""
         self.run("ip", "link", "set", iface, "up" if up else "down")
-        _settle()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Masquerading clears its connections from a worker after a device or address went: let it run."""
+        with visit(self._namespace):
+            _wait_for_addresses()
+        time.sleep(0.03)
 
     def set_route(self, route: str, present: bool = True) -> None:
         """Add a route in the words of `ip route`, or take it away."""
@@ -339,6 +342,16 @@ def _family(route: str) -> tuple[str, ...]:
     return ()
 
 
-def _settle() -> None:
-    """Masquerading clears its connections from a worker after a device or address went: let it run."""
-    time.sleep(0.03)
+def _wait_for_addresses() -> None:
+    """In the namespace: IPv6 addresses become local in a worker, some milliseconds after they were added.
+
+    Those of a device that is down never do.
+    """
+    for _ in range(50):
+        with open("/proc/thread-self/net/if_inet6") as file:
+            addresses = {line[:32] for line in file}
+        with open("/proc/thread-self/net/ipv6_route") as file:
+            local = {line[:32] for line in file if int(line.split()[8], 16) & _RTF_LOCAL}
+        if addresses <= local:
+            return
+        time.sleep(0.001)

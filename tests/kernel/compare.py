@@ -14,30 +14,37 @@ from typing import Any
 
 Record = dict[str, Any]
 
-_SIMPLE = ("fate", "out", "local")
+_SIMPLE = ("fate", "local")
 _CONN = ("family", "proto", "orig", "reply", "state", "packets", "bytes", "mark", "zone", "helper", "master")
 
 
 def differences(kernel: Record, host: Record) -> list[str]:
     """One line for each thing that differs; empty if nothing does."""
     found = [f"{name}: kernel {kernel[name]}, host {host[name]}" for name in _SIMPLE if kernel[name] != host[name]]
+    if _by_device(kernel["out"]) != _by_device(host["out"]):
+        found.append(f"out: kernel {kernel['out']}, host {host['out']}")
     if kernel["ctinfo"]:
         for name in ("ctinfo", "direction"):
             if kernel[name] != host[name]:
                 found.append(f"{name}: kernel {kernel[name]}, host {host[name]}")
-    elif host["ctinfo"] not in ("", "UNTRACKED"):
-        # the class could not be seen, so the table and the counters have to tell
-        pass
     stats = {name: value for name, value in host["stats"].items() if value}
     if kernel["stats"] != stats:
         found.append(f"stats: kernel {kernel['stats']}, host {stats}")
-    log = [text.strip() for text in kernel["log"]]
+    log = [text.strip() for text in kernel["log"] + kernel["own_log"]]
     if log != [text.strip() for text in host["log"]]:
         found.append(f"log: kernel {log}, host {host['log']}")
     found += _lists("event", kernel["events"], host["events"], _event)
     found += _sets("entry", kernel["table"], host["table"], _conn)
     found += _sets("expectation", kernel["expectations"], host["expectations"], _expectation)
     return found
+
+
+def _by_device(out: list[list[str]]) -> dict[str, list[str]]:
+    """What left, in order of each device: devices are read one after the other."""
+    wires: dict[str, list[str]] = {}
+    for name, data in out:
+        wires.setdefault(name, []).append(data)
+    return wires
 
 
 def _number(record: Record, name: str) -> int | None:

@@ -5,7 +5,7 @@ the time and what the kernel drew at random:
 
     port or identifier of a translation      read off the packet behind the NAT hook; a legal draw or a difference
     identification of IPv6 fragments         read off the fragments
-    IPv4 identification and IPv6 flow label of the box's own packets, likewise
+    IPv4 identification and IPv6 flow label of the box's own packets, ports of expectations, likewise
 
 A dump deletes the expired entries it meets; the kernel's table is dumped after each step, so the Host's is reaped
 then.
@@ -17,12 +17,11 @@ import sys
 from typing import Any
 
 from generate import octets
+from netlink import EXPECT_STATS, STATS
 from scenario import Record, Scenario, Step
 
 from conntrack.choices import Choices
-from conntrack.netfilter import Host
-
-_FRAME_NAMES = ("least", "size", "manip", "at", "key", "conn", "self")
+from conntrack.netfilter.host import Host
 
 
 class Drawn(Choices):
@@ -31,22 +30,22 @@ class Drawn(Choices):
     def __init__(self) -> None:
         super().__init__(0)
         self.heads: list[tuple[str, bytes]] = []
-        self.out: list[bytes] = []
-        self.found = 0  # how many tuples the kernel found taken in this step
-        self.host: Host | None = None
-        self.found_before = 0
+        self.own: list[bytes] = []
+        self.events: list[Record] = []
         self.fragment_ids: list[int] = []
-        self.ids: list[int] = []
-        self.labels: list[int] = []
+        self.found = self.found_before = 0  # tuples that the kernel, the Host so far, found taken in this step
+        self.host: Host | None = None
 
     def take(self, answer: Record, found_before: int) -> None:
         """From now on the draws of this step."""
         self.heads = [(name, bytes.fromhex(data)) for name, data in answer["heads"]]
-        self.out = [bytes.fromhex(data) for _, data in answer["out"]] + [bytes.fromhex(d) for d in answer["local"]]
+        self.own = [bytes.fromhex(data) for data in answer["own"]]
+        self.events = answer["events"]
         self.found, self.found_before = answer["stats"].get("found", 0), found_before
+        out = [bytes.fromhex(data) for _, data in answer["out"]]
         self.fragment_ids = [
             int.from_bytes(packet[44:48], "big")
-            for packet in self.out
+            for packet in out
             if packet[0] >> 4 == 6 and packet[6] == octets.FRAGMENT and len(packet) >= 48
         ]
 
@@ -87,6 +86,31 @@ class Drawn(Choices):
         """Read off the fragments."""
         return self.fragment_ids[0] if self.fragment_ids else super().fragment_id(key)
 
+    def expect_port(self, key: bytes) -> int:
+        """Read off the expectation that the kernel made."""
+        frame = sys._getframe(1).f_locals
+        wanted, span = frame["wanted"].dport, frame["span"]
+        made = [event["tuple"]["dport"] for event in self.events if event["event"] == "EXP_NEW"]
+        return (made[0] - wanted) % span if made and span else super().expect_port(key)
+
+    def ip_id(self, key: bytes) -> int:
+        """Of the next own packet with these addresses and protocol."""
+        for at, packet in enumerate(self.own):
+            if packet[0] >> 4 == 4 and packet[12:20] + packet[9:10] == key:
+                return int.from_bytes(self.own.pop(at)[4:6], "big")
+        return super().ip_id(key)
+
+    def flow_label(self, key: bytes) -> int:
+        """Of the next own packet with these addresses."""
+        for at, packet in enumerate(self.own):
+            if packet[0] >> 4 == 6 and packet[8:40] == key[:32]:
+                return int.from_bytes(self.own.pop(at)[1:4], "big") & 0xFFFFF
+        return super().flow_label(key)
+
+    def icmp_credits(self, key: bytes) -> int:
+        """Cannot be seen; boxes that compare have credit enough."""
+        return 0
+
 
 class HostSide:
     """The Host plays; `play` needs the kernel's answer to the same step."""
@@ -102,6 +126,7 @@ class HostSide:
         """One step at the kernel's time; what came of it."""
         host, now, op = self.host, answer["time"], step["op"]
         self.choices.take(answer, host.engine.stats.found)
+        before = self._counters()
         outcome: Any = None
         if op == "receive":
             outcome = host.receive(bytes.fromhex(step["packet"]), step["iface"], now)
@@ -113,10 +138,16 @@ class HostSide:
             outcomes += host.tick(now)
             outcome = outcomes
         record = self._record(outcome)
+        after = self._counters()
+        record["stats"] = {name: value - before[name] for name, value in after.items() if value != before[name]}
         host.engine.reap()
         record["table"] = [conn.to_dict(now) for conn in host.conns()]
         record["expectations"] = [expectation.to_dict(now) for expectation in host.expectations()]
         return record
+
+    def _counters(self) -> dict[str, int]:
+        stats = self.host.engine.stats
+        return {name: getattr(stats, name) for name in (*STATS.values(), *EXPECT_STATS.values())}
 
     def _change(self, step: Step) -> None:
         host, op = self.host, step["op"]
@@ -136,15 +167,12 @@ class HostSide:
     def _record(self, outcome: Any) -> Record:
         if isinstance(outcome, list):
             merged: Record = {"fate": "", "ctinfo": "", "direction": "", "out": [], "local": [], "events": []}
-            merged |= {"stats": {}, "log": [], "reason": ""}
+            merged |= {"log": [], "reason": ""}
             for one in outcome:
                 part = self._record(one)
                 for name in ("out", "local", "events", "log"):
                     merged[name] += part[name]
-                for name, value in part["stats"].items():
-                    merged["stats"][name] = merged["stats"].get(name, 0) + value
             return merged
-        text = outcome.log_text(self.host.sysctl["nf_conntrack_log_invalid"])
         return {
             "fate": outcome.fate,
             "ctinfo": outcome.ctinfo,
@@ -152,8 +180,7 @@ class HostSide:
             "out": [[name, packet.hex()] for name, packet in outcome.out],
             "local": [packet.hex() for packet in outcome.local],
             "events": [event.to_dict() for event in outcome.events],
-            "stats": dict(outcome.stats),
-            "log": [text] if text else [],
+            "log": list(outcome.traces.invalid),
             "reason": outcome.reason,
         }
 

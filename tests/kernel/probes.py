@@ -41,7 +41,7 @@ _CHAINS = (
     ("tracked",    "prerouting", -199,     "c",    PLAIN),
     ("delivered",  "input",      _LAST,    "i",    WHOLE),
     ("leaving",    "postrouting", 200,     "p",    HEAD),
-    ("made",       "output",     -450,     "A",    PLAIN),
+    ("made",       "output",     -450,     "A",    HEAD),
     ("made_whole", "output",     -201,     "B",    PLAIN),
     ("made_tracked", "output",   -199,     "C",    PLAIN),
 )
@@ -91,6 +91,8 @@ class Sight:
     direction: str = ""
     local: list[bytes] = field(default_factory=list)
     log: list[str] = field(default_factory=list)  # the kernel's own reasons, in order
+    own: list[bytes] = field(default_factory=list)  # the first octets of packets that the box made in answer
+    own_log: list[str] = field(default_factory=list)  # reasons about those
     heads: list[tuple[str, bytes]] = field(default_factory=list)  # (d or p, the first octets) behind each NAT hook
 
 
@@ -102,11 +104,10 @@ def bind(socket: netlink.Netlink) -> None:
     netlink.bind_log(socket, WHOLE, 0xFFFF)
 
 
-def look(entries: list[dict[str, Any]], device: int, left: dict[int, int], refused: bool) -> Sight:
+def look(entries: list[dict[str, Any]], device: int, left: dict[int, int]) -> Sight:
     """Put together what the probes wrote about a packet that came in by `device` (0: made here).
 
     left      how many packets left, by device number
-    refused   the kernel did not even take it (a socket's error)
     """
     first, second, third = "abc" if device else "ABC"
     seen: dict[str, dict[str, Any]] = {}
@@ -114,9 +115,11 @@ def look(entries: list[dict[str, Any]], device: int, left: dict[int, int], refus
     own = dict.fromkeys(left, 0)
     for entry in entries:
         prefix, _, state = entry["prefix"].partition(":")
-        mine = entry.get("in") == device if device else True
+        mine = entry.get("in") == device if device else not sight.own
+        if prefix == "A" and (device or "A" in seen):
+            sight.own.append(entry["data"])
         if prefix.startswith("nf_ct_"):
-            sight.log.append(entry["prefix"])
+            (sight.own_log if sight.own else sight.log).append(entry["prefix"])
         elif prefix in (first, second, third):
             if mine and state and "state" not in seen:
                 sight.ctinfo, _, sight.direction = state.partition(":")
@@ -135,7 +138,7 @@ def look(entries: list[dict[str, Any]], device: int, left: dict[int, int], refus
                 seen["p"] = entry
             else:
                 own[entry["out"]] = own.get(entry["out"], 0) + 1
-    if refused or first not in seen:
+    if first not in seen:
         sight.fate = "ip_drop"
     elif second not in seen:
         sight.fate = "held"

@@ -139,7 +139,7 @@ def transcript(scenario: Scenario, answers: list[Record]) -> dict[str, Any]:
         table = {row_key(conn): conn for conn in answer["table"]}
         changed = [conn for key, conn in table.items() if before.get(key) != conn]
         gone = [key for key in before if key not in table]
-        rest = {name: value for name, value in answer.items() if name not in ("table", "heads") and value}
+        rest = {name: value for name, value in answer.items() if name != "table" and value}
         packed.append({**rest, "changed": changed, "gone": gone})
         before = table
     return {"kernel": os.uname().release, "scenario": scenario.to_dict(), "answers": packed}
@@ -153,7 +153,7 @@ def answers_of(transcript: dict[str, Any]) -> Iterator[Record]:
             del table[key]
         table |= {row_key(conn): conn for conn in packed["changed"]}
         empty: Record = {"fate": "", "ctinfo": "", "direction": "", "out": [], "local": [], "log": [], "events": []}
-        empty |= {"stats": {}, "expectations": [], "heads": []}
+        empty |= {"stats": {}, "expectations": [], "heads": [], "own": [], "own_log": []}
         yield {**empty, **packed, "table": list(table.values())}
 
 

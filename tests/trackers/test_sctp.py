@@ -159,7 +159,7 @@ FIRST = [
     ("cookie_echo vtag 0", "CLOSED 10 as NEW"),
     ("cookie_echo vtag 5", "INVALID sctp_chunk_vtag GONE"),
     ("heartbeat vtag 5", "HEARTBEAT_SENT 30 as NEW"),
-    ("heartbeat_ack vtag 5", "HEARTBEAT_SENT 30 as NEW"),
+    ("heartbeat_ack vtag 5", "CLOSED 10 as NEW"),
     ("abort vtag 5", "INVALID sctp_invalid_new GONE"),
     ("shutdown_complete vtag 5", "INVALID sctp_invalid_new GONE"),
     ("cookie_ack vtag 5", "INVALID sctp_invalid_new GONE"),
@@ -201,7 +201,14 @@ def raw(body: bytes, vtag: int = 9) -> bytes:
     return ip(CLIENT, SERVER, SCTP, packets.sctp(1234, 80, vtag) + body)
 
 
-@pytest.mark.parametrize("body", [b"", b"\0\0\0", b"\0\0\0\0", packets.chunk(0, b"x") + b"\0\0\0\0"])
+@pytest.mark.parametrize("body", [b"", b"\0\0\0"])
+def test_a_packet_needs_a_chunk_and_the_kernel_does_not_say_so(body: bytes) -> None:
+    talk = script(BEGIN)
+    outcome = talk.engine.process(raw(body), talk.now)
+    assert (outcome.ctinfo, outcome.reason, outcome.log_text()) == ("INVALID", "sctp_no_chunk", None)
+
+
+@pytest.mark.parametrize("body", [b"\0\0\0\0", packets.chunk(0, b"x") + b"\0\0\0\0"])
 def test_a_packet_needs_chunks_with_a_length(body: bytes) -> None:
     talk = script(BEGIN)
     outcome = talk.engine.process(raw(body), talk.now)
