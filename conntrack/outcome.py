@@ -23,6 +23,7 @@ class Traces:
     local   octets delivered to the box itself
     events  what a listener heard       stats  counters of `conntrack -S` that moved, and by how much
     logs    records of LOG rules
+    invalid lines that nf_conntrack_log_invalid asks for, of all packets that there were, without addresses
     """
 
     fate: str = ""
@@ -31,6 +32,7 @@ class Traces:
     events: tuple[Event, ...] = ()
     stats: dict[str, int] = field(default_factory=dict)
     logs: tuple[dict[str, object], ...] = ()
+    invalid: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What the "outcome" shape of docs/records.schema.json has beyond the packet, but for `fate`."""
@@ -43,6 +45,16 @@ class Traces:
 
 
 _NO_TRACES: Final = Traces()
+
+
+def log_line(packet: Packet, log_invalid: int) -> str | None:
+    """What the kernel logs of the packet, without addresses, for `nf_conntrack_log_invalid` = `log_invalid`."""
+    if packet.fault and "helper" in REASONS[packet.fault].numbers:
+        return REASONS[packet.fault].log_text(packet.numbers)  # helpers say why they drop, whatever the sysctl
+    if not packet.fault or log_invalid not in (255, packet.proto) or not log_invalid:
+        return None
+    text = REASONS[packet.fault].log_text(packet.numbers)
+    return None if text is None else f"nf_ct_proto_{packet.proto}: {text}"
 
 
 class Outcome:
@@ -174,13 +186,7 @@ class Outcome:
 
     def log_text(self, log_invalid: int = 255) -> str | None:
         """The kernel's log line without addresses for `nf_conntrack_log_invalid` = `log_invalid`, or None."""
-        packet = self._packet
-        if packet.fault and "helper" in REASONS[packet.fault].numbers:
-            return REASONS[packet.fault].log_text(packet.numbers)  # helpers say why they drop, whatever the sysctl
-        if not packet.fault or log_invalid not in (255, packet.proto) or not log_invalid:
-            return None
-        text = REASONS[packet.fault].log_text(packet.numbers)
-        return None if text is None else f"nf_ct_proto_{packet.proto}: {text}"
+        return log_line(self._packet, log_invalid)
 
     def to_dict(self) -> dict[str, Any]:
         """The "packet" shape of docs/records.schema.json (without `n`, which only a capture can give).

@@ -13,6 +13,7 @@ Sources: nf_conntrack_proto_*.c, nf_conntrack_core.c (Linux 6.18) for texts and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Final
 
 
@@ -32,7 +33,15 @@ class Reason:
 
     def log_text(self, values: tuple[int | str, ...]) -> str | None:
         """The kernel's log text for these numbers, without prefix; None where the kernel says nothing."""
-        return None if self.log is None else self.log.format(**self.detail(values))
+        if self.log is None:
+            return None
+        printed = tuple(_in_full(value) if isinstance(value, str) else value for value in values)
+        return self.log.format(**self.detail(printed))
+
+
+def _in_full(text: str) -> str:
+    """IPv6 addresses as printk's %pI6 has them."""
+    return IPv6Address(text).exploded if ":" in text and "." not in text else text
 
 
 # Headers

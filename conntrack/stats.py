@@ -18,6 +18,7 @@ KERNEL = (
     "clash_resolve",
     "chaintoolong",
 )
+EXPECT = ("expect_new", "expect_create", "expect_delete")
 _OWN = ("packets", "left_to_card", "unverified", "time_backwards")
 
 
@@ -82,8 +83,8 @@ class Stats:
         return {name: getattr(self, name) for name in KERNEL + _OWN}
 
     def kernel(self) -> tuple[int, ...]:
-        """The kernel's counters in `conntrack -S` order."""
-        return tuple([getattr(self, name) for name in KERNEL])
+        """The kernel's counters: `KERNEL`, then `EXPECT`."""
+        return tuple([getattr(self, name) for name in KERNEL + EXPECT])
 
     def text(self) -> str:
         """The line of `conntrack -S`, trailing blank included."""

@@ -192,7 +192,7 @@ def _mangle_l4(
 
 
 # Octets of transport header without which the kernel drops a packet it should rewrite.
-_NEED: Final = {TCP: 8, UDP: 8, UDPLITE: 8, SCTP: 8, ICMP: 8, ICMPV6: 8, GRE: 4}
+_NEED: Final = {TCP: 8, UDP: 8, UDPLITE: 8, SCTP: 8, ICMP: 8, ICMPV6: 8, GRE: 8}
 _CHECKSUM_AT: Final = {TCP: 16, UDP: 6, ICMPV6: 2}
 
 

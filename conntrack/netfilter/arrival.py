@@ -19,7 +19,6 @@ from .. import reasons
 from ..wire.checksum import ones_sum
 
 _HOP: Final = 0  # next header: hop-by-hop options
-_MAPPED: Final = bytes(10) + b"\xff\xff"
 _LOOPBACK6: Final = bytes(15) + b"\1"
 _PAD1, _PADN, _ROUTER_ALERT, _JUMBO = 0x00, 0x01, 0x05, 0xC2
 _MOST_PADDING: Final = 7  # octets of padding in a row that Linux bears
@@ -74,7 +73,7 @@ def _arrive6(data: bytes, loopback: bool, sysctl: Mapping[str, int]) -> Arrival:
         scope = destination[1] & 15
         if scope == 0 or (scope == 1 and not loopback):
             return Arrival(data, reasons.IP_ADDRESS)
-    if source[0] == 0xFF or source.startswith(_MAPPED):
+    if source[0] == 0xFF:
         return Arrival(data, reasons.IP_ADDRESS)
     payload = int.from_bytes(data[4:6], "big")
     if payload or data[6] != _HOP:

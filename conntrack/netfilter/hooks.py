@@ -34,6 +34,7 @@ from ..verdict import (
     SRC,
     UNTRACKED,
 )
+from ..wire.packet import Packet
 from .box import Box
 from .rules import Chain, Ruleset, Table, walk
 from .skb import Skb
@@ -62,10 +63,13 @@ HELD_BACK: Final = "held"
 class Hooks:
     """The hooks of one family with the steps that its rules need."""
 
-    __slots__ = ("_box", "_chains", "_nat_registered", "_reroute", "_steps", "tracking")
+    __slots__ = ("_box", "_chains", "_nat_registered", "_note", "_reroute", "_steps", "tracking")
 
-    def __init__(self, box: Box, rules: Ruleset, reroute: Callable[[Skb], bool]) -> None:
+    def __init__(
+        self, box: Box, rules: Ruleset, reroute: Callable[[Skb], bool], note: Callable[[Packet], None]
+    ) -> None:
         self._box = box
+        self._note = note  # is told of each packet that was tracked, or dropped for its connection's sake
         self._reroute = reroute  # finds the way again of a packet of the box whose addresses changed; False: none
         self._chains: dict[tuple[str, int], tuple[Table, Chain]] = {}
         for hook, names in ORDER.items():
@@ -130,6 +134,7 @@ class Hooks:
         packet, template = skb.packet, skb.template
         zone = DEFAULT_ZONE if template is None else _zone(template, skb.mark)
         skb.conn, skb.ctinfo = self._box.engine.enter(packet, hook, zone, template)
+        self._note(packet)
         return CT_DROP if packet.verdict == DROP else ""
 
     def _mangle(self, skb: Skb, hook: int) -> str:
@@ -166,7 +171,10 @@ class Hooks:
         if conn is None:
             return ""
         skb.conn = self._box.engine.leave(conn, skb.ctinfo, skb.packet, skb.iface == "lo")
-        return DROPPED if skb.packet.verdict == DROP else ""
+        if skb.packet.verdict != DROP:
+            return ""
+        self._note(skb.packet)
+        return DROPPED
 
     def _walk(self, table: str, skb: Skb, hook: int) -> str:
         found = self._chains.get((table, hook))

@@ -22,7 +22,7 @@ from ..conn import Conn
 from ..engine import Engine
 from ..expect import Expectation
 from ..outcome import Outcome, Traces
-from ..stats import KERNEL
+from ..stats import EXPECT, KERNEL
 from ..verdict import ACCEPT, DROP, HELD, UNTRACKED
 from ..wire.packet import Packet, parse
 from . import router
@@ -160,7 +160,7 @@ class Host:
 
     def _begin(self, now: int | float) -> tuple[int, ...]:
         path = self._router
-        path.out, path.local, path.logs = [], [], []
+        path.out, path.local, path.logs, path.invalid = [], [], [], []
         before = self.engine.stats.kernel()
         self.engine.advance(now)
         path.tell_lost()
@@ -169,9 +169,12 @@ class Host:
     def _outcome(self, skb: Skb, before: tuple[int, ...]) -> Outcome:
         path = self._router
         after = self.engine.stats.kernel()
-        moved = {name: now - then for name, then, now in zip(KERNEL, before, after, strict=True) if now != then}
+        names = KERNEL + EXPECT
+        moved = {name: now - then for name, then, now in zip(names, before, after, strict=True) if now != then}
         events = tuple(self._events)
-        traces = Traces(skb.fate, tuple(path.out), tuple(path.local), events, moved, tuple(path.logs))
+        traces = Traces(
+            skb.fate, tuple(path.out), tuple(path.local), events, moved, tuple(path.logs), tuple(path.invalid)
+        )
         packet = skb.packet
         if not packet.counted and not packet.fault:
             packet.fault = reasons.RULE_UNTRACKED if skb.ctinfo == UNTRACKED else reasons.NO_TRACKING

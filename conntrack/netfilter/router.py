@@ -19,6 +19,7 @@ from typing import Final
 from .. import reasons
 from ..engine import Engine
 from ..journal import Journal, Restorable
+from ..outcome import log_line
 from ..verdict import (
     DROP,
     FORWARD,
@@ -77,12 +78,13 @@ class Router:
         self._own = own
         self._local_output = local_output
         self._local_input = local_input
-        self._hooks = {family: Hooks(self, Ruleset(family), self._reroute) for family in (4, 6)}
+        self._hooks = {family: Hooks(self, Ruleset(family), self._reroute, self._note) for family in (4, 6)}
         self._backlog: deque[Skb] = deque()
         self.journal: Journal | None = None
         self.out: list[tuple[str, bytes]] = []
         self.local: list[bytes] = []
         self.logs: list[dict[str, object]] = []
+        self.invalid: list[str] = []
 
     # ── what rules may ask (`box.Box`) ──────────────────────────────────────────────────────────────
 
@@ -109,6 +111,11 @@ class Router:
         """Keep what a LOG rule says."""
         self.logs.append(record)
 
+    def _note(self, packet: Packet) -> None:
+        line = log_line(packet, self._sysctl["nf_conntrack_log_invalid"]) if packet.fault else None
+        if line is not None:
+            self.invalid.append(line)
+
     def touch(self, memory: Restorable) -> None:
         """`memory` is about to change."""
         if self.journal is not None:
@@ -118,7 +125,7 @@ class Router:
 
     def set_rules(self, family: int, rules: Ruleset) -> None:
         """From the next packet on `rules` stand on the hooks of `family`."""
-        self._hooks[family] = Hooks(self, rules, self._reroute)
+        self._hooks[family] = Hooks(self, rules, self._reroute, self._note)
 
     def tracking(self, family: int) -> bool:
         """Does connection tracking stand on the hooks of `family`?"""
@@ -165,8 +172,8 @@ class Router:
         if found.reason:
             if found.pointer >= 0:
                 self._error(skb, _PARAMETER6, found.code, found.pointer)
-            skb.packet.numbers = found.numbers
-            return self._end(skb, IP_DROP, found.reason)
+            skb.packet.fault = ""  # what `parse` made of it is beside the point
+            return self._end(skb, IP_DROP, found.reason, *found.numbers)
         self._prerouting(skb)
         return skb
 
@@ -234,13 +241,11 @@ class Router:
         packet = skb.packet
         if packet.data[8] <= 1:
             self._error(skb, _TIME_EXCEEDED, 0)
-            packet.numbers = (packet.data[8],)
-            self._end(skb, DROPPED, reasons.TTL_EXCEEDED)
+            self._end(skb, DROPPED, reasons.TTL_EXCEEDED, packet.data[8])
             return
         if _too_big4(packet, route.mtu):
             self._error(skb, _UNREACHABLE, _FRAGMENTATION_NEEDED, route.mtu)
-            packet.numbers = (packet.length, route.mtu)
-            self._end(skb, DROPPED, reasons.TOO_BIG)
+            self._end(skb, DROPPED, reasons.TOO_BIG, packet.length, route.mtu)
             return
         lower_hop_limit(packet)
         if route.redirect:
@@ -256,8 +261,7 @@ class Router:
         data = packet.data
         if data[7] <= 1:
             self._error(skb, _TIME_EXCEEDED6, 0)
-            packet.numbers = (data[7],)
-            self._end(skb, DROPPED, reasons.TTL_EXCEEDED)
+            self._end(skb, DROPPED, reasons.TTL_EXCEEDED, data[7])
             return
         source = bytes(data[8:24])
         if route.redirect:
@@ -272,8 +276,7 @@ class Router:
         mtu = max(route.mtu, _LEAST_MTU6)
         if _too_big6(packet, mtu):
             self._error(skb, _TOO_BIG6, 0, mtu)
-            packet.numbers = (packet.length, mtu)
-            self._end(skb, DROPPED, reasons.TOO_BIG)
+            self._end(skb, DROPPED, reasons.TOO_BIG, packet.length, mtu)
             return
         lower_hop_limit(packet)
         skb.out_iface = route.iface
@@ -306,8 +309,7 @@ class Router:
             else:
                 self._error(skb, _TOO_BIG6, 0, mtu)
         if not pieces:
-            packet.numbers = (packet.length, mtu)
-            self._end(skb, DROPPED, reasons.TOO_BIG)
+            self._end(skb, DROPPED, reasons.TOO_BIG, packet.length, mtu)
             return
         skb.fate = FORWARDED
         self.out.extend((route.iface, piece) for piece in pieces)
@@ -364,13 +366,14 @@ class Router:
         source, destination = _ends(packet)
         return self._fib.output(destination, source if self._fib.is_local(source) else b"")
 
-    def _end(self, skb: Skb, fate: str, reason: str) -> Skb:
+    def _end(self, skb: Skb, fate: str, reason: str, *numbers: int) -> Skb:
         """The packet's way ends here; a connection it began goes with it."""
         packet = skb.packet
         if skb.conn is not None:
             self._engine.drop(skb.conn)
         packet.verdict = DROP
-        packet.fault = packet.fault or reason
+        if not packet.fault:
+            packet.fault, packet.numbers = reason, numbers
         skb.fate = fate
         return skb
 

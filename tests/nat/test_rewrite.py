@@ -93,7 +93,7 @@ def packet_of(parts: tuple[int, int, int, int, bytes, bool]) -> bytes:
     if proto == ICMP and family == 6:
         proto = ICMPV6
     if proto == GRE:
-        payload = bytes((0, 0, 8, 0)) + payload  # version 0
+        payload = bytes((0, 0, 8, 0, 0, 0, 0, 0)) + payload  # version 0
     l4 = packets.sealed(INSIDE[family], VIRTUAL[family], proto, transport(proto, sport, dport, payload))
     if family == 4:
         options = b"\x94\x04\0\0" if extra else b""
@@ -288,6 +288,13 @@ def test_gre_of_an_unknown_version_is_dropped_and_a_call_keeps_its_id() -> None:
     outcome = engine.process(ip(INSIDE[4], VIRTUAL[4], GRE, odd), 0.0)
     assert (outcome.verdict, outcome.reason, outcome.packets) == ("DROP", "nat_gre_version", ())
     engine.check()
+
+
+def test_gre_of_fewer_than_eight_octets_is_dropped_where_it_would_be_translated() -> None:
+    # seen on Linux 6.18: 3 to 7 octets are dropped, 8 pass
+    for octets, verdict in ((7, "DROP"), (8, "ACCEPT")):
+        outcome = both_ways().process(ip(INSIDE[4], VIRTUAL[4], GRE, bytes(octets)), 0.0)
+        assert outcome.verdict == verdict
 
 
 # ── ICMP errors ─────────────────────────────────────────────────────────────────────────────────────
