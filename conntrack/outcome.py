@@ -8,7 +8,7 @@ from typing import Any, Final
 from . import verdict
 from .conn import Conn, decimal_time
 from .events import Event
-from .reasons import REASONS
+from .reasons import REASONS, TCP_TIMEOUT_LOWERED
 from .tuples import Tuple
 from .wire.packet import Packet
 
@@ -55,6 +55,16 @@ def log_line(packet: Packet, log_invalid: int) -> str | None:
         return None
     text = REASONS[packet.fault].log_text(packet.numbers)
     return None if text is None else f"nf_ct_proto_{packet.proto}: {text}"
+
+
+def log_lines(packet: Packet, log_invalid: int) -> list[str]:
+    """All of them: a FIN or RST beyond the window may have two, why it is invalid and what follows."""
+    line = log_line(packet, log_invalid)
+    if line is None:
+        return []
+    if packet.fault == TCP_TIMEOUT_LOWERED:
+        return [f"nf_ct_proto_{packet.proto}: {packet.numbers[-1]}", line]
+    return [line]
 
 
 class Outcome:

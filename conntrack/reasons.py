@@ -186,7 +186,7 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str | None, str, str], ...] = (
     (SEQ_UNDER_WINDOW,        ("end", "bound"),           "SEQ is under lower bound {bound} (already ACKed data retransmitted)", "", "old data again, already acknowledged: passed, not counted"),
     (ACK_OVER_WINDOW,         ("ack", "bound"),           "ACK is over upper bound {bound} (ACKed data not seen yet)", "invalid", "acknowledges data that was never seen"),
     (ACK_UNDER_WINDOW,        ("ack", "bound"),           "ignored ACK under lower bound {bound} (possible overly delayed)", "", "a far too old acknowledgement: passed, not counted"),
-    (TCP_TIMEOUT_LOWERED,     ("index", "dir", "last", "timeout"), "packet (index {index}, dir {dir}) response for index {last} lower timeout to {timeout}", "invalid", "out-of-window FIN or RST from both sides: the timer is lowered"),
+    (TCP_TIMEOUT_LOWERED,     ("index", "dir", "last", "timeout", "because"), "packet (index {index}, dir {dir}) response for index {last} lower timeout to {timeout}", "invalid", "out-of-window FIN or RST from both sides: the timer is lowered"),
     (TCP_REOPEN,              (),                         None,                                          "", "a SYN reopens a finished connection"),
     (UDP_SHORT,               ("need", "present"),        "short packet",                                "invalid", "fewer than 8 octets of UDP"),
     (UDP_LENGTH,              ("length", "present"),      "truncated/malformed packet",                  "invalid", "the UDP length field is below 8 or beyond the packet"),

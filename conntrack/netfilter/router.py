@@ -19,7 +19,7 @@ from typing import Final
 from .. import reasons
 from ..engine import Engine
 from ..journal import Journal, Restorable
-from ..outcome import log_line
+from ..outcome import log_lines
 from ..verdict import (
     DROP,
     FORWARD,
@@ -112,9 +112,8 @@ class Router:
         self.logs.append(record)
 
     def _note(self, packet: Packet) -> None:
-        line = log_line(packet, self._sysctl["nf_conntrack_log_invalid"]) if packet.fault else None
-        if line is not None:
-            self.invalid.append(line)
+        if packet.fault:
+            self.invalid += log_lines(packet, self._sysctl["nf_conntrack_log_invalid"])
 
     def touch(self, memory: Restorable) -> None:
         """`memory` is about to change."""
@@ -219,7 +218,7 @@ class Router:
         if packet.fragment and packet.family == 4 and not self.tracking(4):
             skb.packet = packet = self._engine.gather(packet, _LOCAL_QUEUE, skb.iface)
             if packet.verdict != "ACCEPT":
-                skb.fate = "held"
+                skb.fate = DROPPED  # "held" is what happens ahead of connection tracking
                 return
         if not self._hooks[packet.family].run(skb, LOCAL_IN):
             return

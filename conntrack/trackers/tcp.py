@@ -522,8 +522,9 @@ def _outside(
             remaining = deadline - now
             if remaining >= 120 * SECOND and remaining > timeouts[UNACK]:
                 timeout = timeouts[UNACK]
+                because = reasons.REASONS[reason].log_text(packet.numbers) or ""  # the kernel logs both lines
+                packet.numbers = (index, direction, last[4], timeout // JIFFY, because)
                 reason = reasons.TCP_TIMEOUT_LOWERED
-                packet.numbers = (index, direction, last[4], timeout // JIFFY)
         else:
             last = (*last[:4], index, direction, *last[6:])
     return BAD, state, timeout, 0, 0, reason, _pack(direction, sender, receiver, last)

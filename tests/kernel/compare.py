@@ -4,12 +4,14 @@ One rule: nothing is left out because it is inconvenient.  What is not compared 
 per entry, times of clocks, and what one side cannot know:
 
     timeout      within one second: both are rounded down, and two clocks read them
+    order        of connections that end together (flush, dump, an address that goes): the kernel goes by its hash
     ctinfo       "" on the kernel's side says that no probe could see it (no rule has switched tracking on)
     bits         of an event: the kernel tells them only by the attributes that they imply
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 Record = dict[str, Any]
@@ -33,7 +35,7 @@ def differences(kernel: Record, host: Record) -> list[str]:
     log = [text.strip() for text in kernel["log"] + kernel["own_log"]]
     if log != [text.strip() for text in host["log"]]:
         found.append(f"log: kernel {log}, host {host['log']}")
-    found += _lists("event", kernel["events"], host["events"], _event)
+    found += _lists("event", _ordered(kernel["events"]), _ordered(host["events"]), _event)
     found += _sets("entry", kernel["table"], host["table"], _conn)
     found += _sets("expectation", kernel["expectations"], host["expectations"], _expectation)
     return found
@@ -45,6 +47,20 @@ def _by_device(out: list[list[str]]) -> dict[str, list[str]]:
     for name, data in out:
         wires.setdefault(name, []).append(data)
     return wires
+
+
+def _ordered(events: list[Record]) -> list[Record]:
+    """Each run of endings sorted."""
+    out: list[Record] = []
+    run: list[Record] = []
+    for event in (*events, {"event": ""}):
+        if event["event"] in ("DESTROY", "EXP_DESTROY"):
+            run.append(event)
+            continue
+        out += sorted(run, key=lambda one: json.dumps(_event(one), sort_keys=True))
+        run = []
+        out.append(event)
+    return out[:-1]
 
 
 def _number(record: Record, name: str) -> int | None:

@@ -43,11 +43,8 @@ class Drawn(Choices):
         self.events = answer["events"]
         self.found, self.found_before = answer["stats"].get("found", 0), found_before
         out = [bytes.fromhex(data) for _, data in answer["out"]]
-        self.fragment_ids = [
-            int.from_bytes(packet[44:48], "big")
-            for packet in out
-            if packet[0] >> 4 == 6 and packet[6] == octets.FRAGMENT and len(packet) >= 48
-        ]
+        numbers = (octets.fragment_id(packet) for packet in out if packet[0] >> 4 == 6)
+        self.fragment_ids = [number for number in numbers if number is not None]
 
     def port_offset(self, key: bytes, proto: int) -> int:
         """The offset that leads to the port which the kernel used, over as many taken ones as it met.
@@ -57,7 +54,9 @@ class Drawn(Choices):
         frame = sys._getframe(1).f_locals
         least, size, manip, at = frame["least"], frame["size"], frame["manip"], frame["at"]
         chooser, conn, current = frame["self"], frame["conn"], frame["key"]
-        seen = self._seen(manip, proto)
+        seen = self._mapped(conn, manip)
+        if seen is None:
+            seen = self._seen(manip, proto)
         if seen is None or not least <= seen < least + size:
             return super().port_offset(key, proto)
         assert self.host is not None
@@ -70,6 +69,15 @@ class Drawn(Choices):
                 break
             offset = before
         return offset
+
+    def _mapped(self, conn: Any, manip: int) -> int | None:
+        """The port or identifier in the entry that the kernel made in this step."""
+        orig = conn.original.to_dict()
+        for event in self.events:
+            if event["event"] == "NEW" and event["proto"] == conn.proto and _plain(event["orig"]) == orig:
+                reply = event["reply"]
+                return int(reply["id"] if "id" in reply else reply["dport" if manip == 0 else "sport"])
+        return None
 
     def _seen(self, manip: int, proto: int) -> int | None:
         """The source (manip SRC 0) or destination port behind that hook; of ICMP the identifier."""
@@ -110,6 +118,10 @@ class Drawn(Choices):
     def icmp_credits(self, key: bytes) -> int:
         """Cannot be seen; boxes that compare have credit enough."""
         return 0
+
+
+def _plain(end: Record) -> Record:
+    return {name: value for name, value in end.items() if name != "zone"}
 
 
 class HostSide:

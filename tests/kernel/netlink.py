@@ -184,6 +184,11 @@ def tuple_attribute(proto: int, end: Record) -> bytes:
     return attribute(1 | _NLA_F_NESTED, *parts)
 
 
+def address_text(octets: bytes) -> str:
+    """As conntrack(8) prints it."""
+    return socket.inet_ntop(socket.AF_INET6 if len(octets) == 16 else socket.AF_INET, octets)
+
+
 @lru_cache(4096)
 def tuple_record(data: bytes) -> tuple[int, Record]:
     """Protocol number and tuple record of a CTA_TUPLE_* attribute."""
@@ -192,8 +197,8 @@ def tuple_record(data: bytes) -> tuple[int, Record]:
     proto = number(fields[1])
     source, destination = (3, 4) if 3 in addresses else (1, 2)
     record: Record = {
-        "src": str(ipaddress.ip_address(addresses[source])),
-        "dst": str(ipaddress.ip_address(addresses[destination])),
+        "src": address_text(addresses[source]),
+        "dst": address_text(addresses[destination]),
     }
     if proto == socket.IPPROTO_GRE:
         record |= {"srckey": number(fields[2]), "dstkey": number(fields[3])}

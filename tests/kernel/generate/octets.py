@@ -169,6 +169,14 @@ def transport(packet: bytes) -> tuple[int, bytes]:
     return proto, packet[at:]
 
 
+def fragment_id(packet: bytes) -> int | None:
+    """The identification of an IPv6 fragment."""
+    proto, at = packet[6], 40
+    while proto in (HOP_BY_HOP, ROUTING, DESTINATION) and at + 8 <= len(packet):
+        proto, at = packet[at], at + (packet[at + 1] + 1) * 8
+    return int.from_bytes(packet[at + 4 : at + 8], "big") if proto == FRAGMENT and at + 8 <= len(packet) else None
+
+
 def is_fragment(packet: bytes) -> bool:
     """Is it a piece of something?"""
     if packet[0] >> 4 == 4:
