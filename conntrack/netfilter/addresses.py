@@ -202,9 +202,11 @@ def scope6(address: bytes) -> int:
 
 
 def reach(address: bytes) -> int:
-    """The scope number of RFC 4291: 1 interface, 2 link, 5 site, 14 global."""
+    """The scope number of RFC 4291: 1 interface, 2 link, 5 site, 14 global; 0 of the unspecified address."""
     if address[0] == 0xFF:
         return address[1] & 15
+    if not any(address):
+        return 0
     if address == LOOPBACK6 or is_link_local(address):
         return 2  # RFC 6724, 3.4: loopback counts as link-local
     return 5 if address[0] == 0xFE and address[1] & 0xC0 == 0xC0 else 14

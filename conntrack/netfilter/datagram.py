@@ -10,7 +10,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from ..wire.checksum import internet_checksum, ones_sum, pseudo_sum
+from ..wire.checksum import fold, internet_checksum, ones_sum, pseudo_sum
 
 ICMP, TCP, UDP, ICMPV6, UDPLITE = 1, 6, 17, 58, 136
 
@@ -82,4 +82,4 @@ def reset(segment: bytes, length: int, addresses: bytes) -> bytes:
 
 def _sum(addresses: bytes, proto: int, message: bytes) -> int:
     """The checksum over pseudo-header and message."""
-    return (ones_sum(message) + pseudo_sum(addresses, proto, len(message))) % 0xFFFF ^ 0xFFFF
+    return fold(ones_sum(message) + pseudo_sum(addresses, proto, len(message))) ^ 0xFFFF

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ..wire.checksum import GOOD, ones_sum, pseudo_sum, verify
 from ..wire.packet import Packet
 from . import datagram, ip_options
+from .addresses import is_link_local
 from .datagram import ICMP, ICMPV6, TCP, UDP, UDPLITE
 from .fib import Route
 from .ip_options import Options
@@ -160,7 +161,7 @@ def _tcp(own: Own, packet: Packet, now: int, options: Options | None) -> bytes |
         return None
     answer = datagram.reset(segment, packet.length - packet.l4, target + sender)
     ttl = own.sysctl.get("net.ipv4.ip_default_ttl", 64)
-    return datagram.ipv4(target, sender, TCP, answer, tos=data[1] & 0xFC, ident=0, ttl=ttl, df=True, options=echoed)
+    return datagram.ipv4(target, hop, TCP, answer, tos=data[1] & 0xFC, ident=0, ttl=ttl, df=True, options=echoed)
 
 
 def _closed(packet: Packet) -> bytes | None:
@@ -236,7 +237,7 @@ def _answer6(own: Own, packet: Packet, iface: str, route: Route | None, now: int
     if proto in (UDP, UDPLITE) and not multicast:
         return _udp(own, packet, iface, proto, now, None), False, None
     if proto == TCP and route is not None and route.kind == "local":
-        return _tcp6(own, packet), False, None
+        return _tcp6(own, packet, iface), False, None
     if proto in (UDP, UDPLITE, TCP, _NONE, _PIM):
         return _NOTHING
     return own.error(packet, iface, _PARAMETER6, 1, where, now), True, None
@@ -309,13 +310,13 @@ def _advertise(own: Own, packet: Packet, iface: str, message: bytes) -> bytes | 
     return datagram.ipv6(wanted, sender, ICMPV6, answer, tclass=0, label=0, hops=255)
 
 
-def _tcp6(own: Own, packet: Packet) -> bytes | None:
+def _tcp6(own: Own, packet: Packet, iface: str) -> bytes | None:
     segment = _closed(packet)
     if segment is None:
         return None
     data = packet.data
     sender, target = bytes(data[8:24]), bytes(data[24:40])
-    route = own.fib.output(sender, target)
+    route = own.fib.output(sender, target, iface if is_link_local(sender) else "")
     if route.why:
         return None
     answer = datagram.reset(segment, packet.length - packet.l4, target + sender)

@@ -82,7 +82,7 @@ def receive(packet: Packet, iface: str, route: Route, fib: Fib, now: int) -> Arr
     sender, target = bytes(data[12:16]), bytes(data[16:20])
 
     def address() -> bytes:
-        return target if route.kind == "local" else fib.spec_dst(sender, iface)
+        return target if route.kind == "local" else fib.spec_dst(sender, iface) or bytes(4)
 
     options = read(data, address, lambda other: "UNICAST" in fib.address_type(other), now)
     found = _problem(options.pointer) if options.pointer >= 0 else Arrived(options)
@@ -237,9 +237,13 @@ def forward(packet: Packet, options: Options, route: Route, fib: Fib) -> None:
     """Finish the options of a packet that leaves by `route`, the header checksum too [ip_forward_options]."""
     if options.record_filled or options.next_hop or options.changed:
         data = bytearray(packet.data)
-        onward = fib.lookup(options.next_hop or bytes(data[16:20]), route.iface)
-        source = onward.source if onward is not None and onward.kind not in REJECTS else b""
-        finish_options(data, options, source or fib.select_address(route.iface, route.gateway))
+        hop = options.next_hop or bytes(data[16:20])
+        onward = fib.lookup(hop, route.iface)
+        if onward is not None and onward.kind not in REJECTS:
+            address = fib.preferred(onward)
+        else:
+            address = fib.select_address(route.iface, route.gateway or hop)
+        finish_options(data, options, address or bytes(4))
         packet.data = data
 
 

@@ -36,7 +36,8 @@ from .ratelimit import HZ, RateLimits
 from .routing import Fib
 
 _UNREACHABLE, _REDIRECT, _TIME_EXCEEDED, _PARAMETER = 3, 5, 11, 12
-_TOO_BIG6, _PARAMETER6 = 2, 4
+_TOO_BIG6, _PARAMETER6, _REDIRECT6 = 2, 4, 137
+_REDIRECTED: Final = 4  # option of a redirect: the packet it is about (RFC 4861 4.6.3)
 _NEEDS_CUTTING: Final = 4  # code of an unreachable that path MTU discovery lives on: never limited
 _NO_WAY: Final = frozenset((0, 1, 13))  # codes of an unreachable that routing itself sends [ip_error]
 _ICMP_ERRORS: Final = frozenset((3, 4, 5, 11, 12))
@@ -123,7 +124,7 @@ class Own:
     ) -> bytes | None:
         """REJECT's answer to `packet`; `kind` is the word behind --reject-with.  None: nobody is told."""
         if kind == "tcp-reset":
-            return self._reset4(packet) if packet.family == 4 else self._reset6(packet)
+            return self._reset4(packet, iface) if packet.family == 4 else self._reset6(packet)
         if not self._sound(packet):
             return None
         if packet.family == 4:
@@ -157,14 +158,15 @@ class Own:
         data = packet.data
         sender, target = bytes(data[12:16]), bytes(data[16:20])
         types = self.fib.address_type(target)
-        if types & {"BROADCAST", "MULTICAST"} or ((data[6] & 0x1F) | data[7]):
+        if self._wide(target, iface) or ((data[6] & 0x1F) | data[7]):
             return None
         if data[9] == ICMP and (packet.lacks(1) or data[packet.l4] not in _ANSWERABLE):
             return None
         counted = self.limited4(kind, code)
         if counted and iface != "lo" and not self.any_left(now):
             return None
-        source = target if "LOCAL" in types else b""
+        # A packet that a source route sends on is not the box's, though addressed to it.
+        source = target if "LOCAL" in types and not (options and options.next_hop) else b""
         if not source and iface and self.sysctl.get("net.ipv4.icmp_errors_use_inbound_ifaddr", 0):
             source = self.fib.select_address(iface, sender, 4, LINK)
         tos = (data[1] & 0x1E) | 0xC0
@@ -207,7 +209,7 @@ class Own:
             if room <= 20:
                 return None
             body = bytes(data[:room])
-        source = route.source or _DUMMY
+        source = route.source or (bytes(4) if kind in _ANSWERABLE else _DUMMY)
         message = datagram.icmp(kind, code, info, body)
         return datagram.ipv4(
             source,
@@ -247,21 +249,27 @@ class Own:
         """The identification of a packet that may be cut."""
         return self.choices.ip_id(addresses + bytes((proto,)))
 
-    def _reset4(self, packet: Packet) -> bytes | None:
+    def _reset4(self, packet: Packet, iface: str) -> bytes | None:
         data = packet.data
         if ((data[6] & 0x1F) | data[7]) or data[9] != TCP or packet.lacks(20) or data[packet.l4 + 13] & 4:
             return None
         if not _checked(packet, TCP, 16):
             return None
         sender, target = bytes(data[12:16]), bytes(data[16:20])
-        types = self.fib.address_type(target)
-        if types & {"BROADCAST", "MULTICAST"}:
+        if self._wide(target, iface):
             return None
         segment = datagram.reset(
             bytes(data[packet.l4 : packet.l4 + 20]), packet.length - packet.l4, target + sender
         )
         ttl = self.sysctl.get("net.ipv4.ip_default_ttl", 64)
         return datagram.ipv4(target, sender, TCP, segment, tos=0, ident=0, ttl=ttl, df=True)
+
+    def _wide(self, target: bytes, iface: str) -> bool:
+        """Was the packet for many?  (A broadcast that is forwarded was for one.)"""
+        types = self.fib.address_type(target)
+        if "BROADCAST" in types and any(target) and target != b"\xff" * 4 and iface:
+            return not self.fib.conf.both4("bc_forwarding", iface)
+        return bool(types & {"BROADCAST", "MULTICAST"})
 
     def _sound(self, packet: Packet) -> bool:
         """Is its checksum right, as far as REJECT looks [nf_reject_verify_csum]?"""
@@ -364,8 +372,24 @@ class Own:
         return datagram.ipv6(target, sender, TCP, segment, tclass=0, label=0, hops=self.hops(route))
 
     def _redirect6(self, packet: Packet, iface: str, route: Route, now: int) -> bytes | None:
-        """Only a box with a link-local address sends one [ndisc_send_redirect]."""
-        return None
+        """Only a box with a link-local address on that device sends one, once a second [ndisc_send_redirect]."""
+        data = packet.data
+        sender, final = bytes(data[8:24]), bytes(data[24:40])
+        better = route.gateway or final
+        self.touch(self.limits)
+        if not self.limits.allow(final, now, HZ):
+            return None
+        source = next((one.local for one in self.fib.interfaces[iface].ipv6 if is_link_local(one.local)), b"")
+        if not source or (better != final and not is_link_local(better)):
+            return None
+        way = self.fib.output(sender, source, iface)
+        if way.why or way.gateway or not self.limits.allow(sender, now, HZ):
+            return None
+        room = min(_QUOTE6 - 80, packet.length + 8) & ~7
+        header = bytes((_REDIRECTED, room // 8)) + bytes(6)
+        body = better + final + header + bytes(data[: room - 8])
+        message = datagram.icmpv6(source, sender, _REDIRECT6, 0, 0, body)
+        return datagram.ipv6(source, sender, ICMPV6, message, tclass=0, label=0, hops=255)
 
 
 def _checked(packet: Packet, protocol: int, at: int) -> bool:

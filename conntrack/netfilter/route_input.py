@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from .addresses import HOST, LOOPBACK6, contains, is_link_local
 from .fib import REJECTS, Route
-from .route_output import ANY4, ANY6, LAST4, rejected, with_mtu
+from .route_output import ANY4, LAST4, rejected, with_mtu
 
 if TYPE_CHECKING:
     from .routing import Fib
@@ -66,7 +66,8 @@ def _input4(fib: Fib, source: bytes, destination: bytes, iface: str) -> Route:
     why, near = _source4(fib, source, iface, route.iface)
     if why:
         return _drop(why, iface)
-    return with_mtu(fib, replace(route, redirect=near and _redirect(fib, route, source, iface)))
+    redirect = near and _redirect(fib, route, source, iface)
+    return with_mtu(fib, replace(route, kind="unicast", redirect=redirect))
 
 
 def _broadcast4(fib: Fib, source: bytes, iface: str) -> Route:
@@ -142,8 +143,6 @@ def _input6(fib: Fib, source: bytes, destination: bytes, iface: str) -> Route:
     strict = destination[0] == 0xFF or is_link_local(destination) or destination == LOOPBACK6
     route = fib.lookup6(destination, iface, strict)
     if route is None or route.kind in REJECTS:
-        if destination == ANY6:
-            return replace(rejected(route, 6, iface), error=None)
         return rejected(route, 6, iface)
     if route.kind == "multicast":
         member = destination in _groups(fib, iface)

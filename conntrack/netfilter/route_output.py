@@ -39,12 +39,14 @@ def rejected(route: Route | None, family: int, iface: str = "") -> Route:
     return replace(route, why=why, error=error4 if family == 4 else error6)
 
 
-def output(fib: Fib, destination: bytes, source: bytes, iface: str, _proto: int) -> Route:
+def output(fib: Fib, destination: bytes, source: bytes, iface: str, bound: int) -> Route:
     """See `Fib.output`."""
     device = fib.interfaces.get(iface)
     if iface and (device is None or not device.up):
         return Route("none", iface, why="link_down")
-    return (_output4 if len(destination) == 4 else _output6)(fib, destination, source, iface)
+    if len(destination) == 16:
+        return _output6(fib, destination, source, iface)
+    return _output4(fib, destination, source, iface, bool(bound))
 
 
 def with_mtu(fib: Fib, route: Route) -> Route:
@@ -52,7 +54,7 @@ def with_mtu(fib: Fib, route: Route) -> Route:
     return replace(route, mtu=route.mtu or fib.interfaces[route.iface].mtu)
 
 
-def _output4(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
+def _output4(fib: Fib, destination: bytes, source: bytes, iface: str, bound: bool) -> Route:
     if source and (source[0] >> 4 == 14 or source in (LAST4, ANY4)):
         return Route("none", iface, why="bad_source")
     wide = destination[0] >> 4 == 14 or destination == LAST4
@@ -61,7 +63,7 @@ def _output4(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
         if not iface:
             return Route("none", why="foreign_source")
         return _make4(fib, Route("unicast", iface), destination, source)
-    if source and not fib.is_local(source):
+    if bound and source and not fib.is_local(source):
         return Route("none", iface, why="foreign_source")
     if iface and (destination == LAST4 or destination[:3] == b"\xe0\0\0"):
         return _make4(fib, Route("unicast", iface), destination, source or _select(fib, iface, LINK))
@@ -79,7 +81,7 @@ def _output4(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
         source = source or route.source or destination
         return _make4(fib, replace(route, iface="lo"), destination, source)
     if not source:
-        source = route.source or fib.select_address(route.iface, route.gateway, 4, route.scope)
+        source = fib.preferred(route)
     return _make4(fib, route, destination, source)
 
 

@@ -58,7 +58,7 @@ class Fib:
         self.interfaces: dict[str, Interface] = {}
         self.ipv4 = Table(32, split=False)
         self.ipv6 = Table(128, split=True)
-        self.custom_local = False  # a local route was added by hand: source addresses are looked at in full
+        self.custom_local = False  # an IPv4 local route was added by hand: sources are looked at in full
         self._answers: dict[tuple[object, ...], Route] = {}
         self._stamp = self.conf.stamp()
         given = {"lo": ("127.0.0.1/8", "::1/128"), **{name: tuple(texts) for name, texts in interfaces.items()}}
@@ -119,7 +119,7 @@ class Fib:
             return
         route = self._resolve4(request) if request.family == 4 else self._resolve6(request)
         table = self.ipv4 if request.family == 4 else self.ipv6
-        if route.kind == "local":
+        if route.kind == "local" and request.family == 4:
             self.custom_local = True
         if request.verb == "append":
             table.append(route)
@@ -128,13 +128,14 @@ class Fib:
 
     # ── questions ───────────────────────────────────────────────────────────────────────────────────
 
-    def output(self, destination: bytes, source: bytes = b"", iface: str = "") -> Route:
+    def output(self, destination: bytes, source: bytes = b"", iface: str = "", bound: bool = False) -> Route:
         """The route of a packet made here; `source` in the answer is its source address.
 
         A packet to the box itself gets kind "local" and device lo.  No way: kind "none", or what the route says
-        (unreachable, prohibit, blackhole), and `why` is set.
+        (unreachable, prohibit, blackhole), and `why` is set.  `bound`: refuse a source that is not the box's, as
+        for a socket (a raw one, and REJECT, may have any).
         """
-        return self._answer(route_output.output, destination, source, iface, 0)
+        return self._answer(route_output.output, destination, source, iface, int(bound))
 
     def input(self, source: bytes, destination: bytes, iface: str, proto: int = 0) -> Route:
         """What becomes of a packet from `source` to `destination` that came in by `iface`.
@@ -192,6 +193,10 @@ class Fib:
         route = self.lookup(sender)
         if route is None or route.kind in REJECTS:
             return self.select_address(iface, sender, 4)
+        return self.preferred(route)
+
+    def preferred(self, route: Route) -> bytes:
+        """The address with which packets go by an IPv4 route [fib_result_prefsrc]."""
         return route.source or self.select_address(route.iface, route.gateway, 4, route.scope)
 
     def source_for(self, destination: bytes, iface: str = "") -> bytes:

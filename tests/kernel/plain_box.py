@@ -105,7 +105,9 @@ class OurBox:
             return
         middle, end = (16, 20) if octets[0] >> 4 == 4 else (24, 40)
         source = octets[12:16] if end == 20 else octets[8:24]
-        route = route or self.fib.output(octets[middle:end], source, near(octets, self.iface))
+        route = route or self.fib.output(
+            octets[middle:end], source if any(source) else b"", near(octets, self.iface)
+        )
         if route.why:
             return
         if route.iface == "lo":
@@ -152,14 +154,16 @@ class OurBox:
         if strict and route.gateway:
             self._say(self.own.error(packet, iface, 3, 5, 0, now, options), now)
             return
-        if packet.family == 6 and not route.redirect and not self._source6(packet.data, iface, now):
+        if packet.family == 6 and route.redirect:
+            self._say(self.own.redirect(packet, iface, route, now), now)
+        elif packet.family == 6 and not self._source6(packet.data, iface, now):
             return
         if packet.length > route.mtu and (packet.family == 6 or packet.data[6] & 0x40):
             kind = (3, 4) if packet.family == 4 else (2, 0)
             self._say(self.own.error(packet, iface, *kind, route.mtu, now, options), now)
             return
         lower_hop_limit(packet)
-        if route.redirect:
+        if packet.family == 4 and route.redirect:
             self._say(self.own.redirect(packet, iface, route, now, options), now)
         if options is not None:
             ip_options.forward(packet, options, route, self.fib)
