@@ -435,11 +435,9 @@ class Engine:
             if look_in != tried:
                 tried = look_in
                 zoned_key = zoned(key, look_in)
-                conn = table.find(zoned_key, proto)
+                conn = table.find_in(zoned_key, proto, zone, look_in)
                 if conn is not None:
-                    direction = direction_of(conn, zoned_key)
-                    if zone.effective(direction) == look_in:
-                        return conn, direction
+                    return conn, direction_of(conn, zoned_key)
         return None, ORIGINAL
 
     def _allocate(self, packet: Packet, reply: bytes, zone: Zone, template: Template | None) -> Conn | None:
@@ -604,10 +602,9 @@ class Engine:
     def _confirm(self, conn: Conn, packet: Packet) -> Conn:
         """Put a new connection into the table [__nf_conntrack_confirm], or find that it cannot go in."""
         table = self._table
-        by_key = table.by_protocol[conn.proto]
-        existing = by_key.get(conn.orig)
+        existing = table.confirmed(conn.orig, conn, ORIGINAL)
         if existing is None:
-            existing = by_key.get(conn.reply)
+            existing = table.confirmed(conn.reply, conn, REPLY)
         if existing is not None:
             return self._clash(conn, existing, packet)
         length, limit = table.insert(conn)
@@ -655,7 +652,7 @@ class Engine:
                 self.drop(conn)
                 self.stats.clash_resolve += 1
                 return existing
-            if conn.reply not in table.by_protocol[conn.proto]:
+            if table.confirmed(conn.reply, conn, REPLY) is None:
                 conn.status |= NAT_CLASH | FIXED_TIMEOUT
                 conn.deadline = _CLASH_TIMEOUT
                 if not table.insert(conn, reply_only=True)[1]:

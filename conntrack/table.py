@@ -12,6 +12,10 @@ PYTHONHASHSEED, and nobody without the secret can aim at a bucket.
 Expiry is lazy as in the kernel: an entry is dead to every look-up from its deadline on, but stays, and counts,
 until it is met.  `find` is such a meeting; so are `early_drop`, a dump and the gc (see `expiry`).
 
+Zones of one direction let two connections have the same tuple in the same zone, one as original, one as reply:
+which one a packet belongs to depends on its own zone in that direction.  The newer one then stands in the dict and
+the older in `shadows`, until the newer ends.
+
 Sources: nf_conntrack_core.c (____nf_conntrack_find, __nf_conntrack_confirm, early_drop_list, nf_ct_delete).
 """
 
@@ -23,7 +27,7 @@ from typing import Final
 from .choices import ChoiceSource
 from .conn import Conn
 from .journal import Journal
-from .tuples import bare, invert
+from .tuples import Zone, bare, invert
 from .verdict import ASSURED, CONFIRMED, DYING, NAT_CLASH, NAT_MASK, ORIGINAL, REPLY
 
 _PRIME: Final = (1 << 127) - 1
@@ -56,6 +60,7 @@ class Table:
         "journal",
         "now",
         "serial",
+        "shadows",
     )
 
     def __init__(self, choices: ChoiceSource, buckets: int) -> None:
@@ -65,6 +70,7 @@ class Table:
         self.serial: int = 0
         self.buckets = buckets
         self.by_protocol: list[dict[bytes, Conn]] = [{} for _ in range(256)]
+        self.shadows: dict[bytes, tuple[Conn, ...]] = {}  # protocol and key -> connections, newest first
         self.heads: list[Cell] = [None] * buckets
         self.deleted: Callable[[Conn, str], None] = _nothing
         self.journal: Journal | None = None
@@ -77,16 +83,46 @@ class Table:
         conn = self.by_protocol[proto].get(key)
         if conn is not None and conn.deadline <= self.now:
             self.delete(conn, TIMEOUT)
-            return None
+            return self.find(key, proto) if self.shadows else None
         return conn
+
+    def find_in(self, key: bytes, proto: int, zone: Zone, number: int) -> Conn | None:
+        """As `find`, for a packet whose `zone` may be one of a single direction; `number` is the zone in `key`."""
+        for conn in self.nodes(key, proto):
+            if conn.deadline <= self.now:
+                self.delete(conn, TIMEOUT)
+            elif zone.effective(direction_of(conn, key)) == number:
+                return conn
+        return None
+
+    def nodes(self, key: bytes, proto: int) -> tuple[Conn, ...]:
+        """All connections one of whose tuples is `key`, newest first; nearly always one at most."""
+        conn = self.by_protocol[proto].get(key)
+        if conn is None:
+            return ()
+        return (conn, *self.shadows.get(_shadow(key, proto), ())) if self.shadows else (conn,)
 
     def taken(self, key: bytes, conn: Conn) -> bool:
         """Would reply tuple `key` collide with another connection than `conn` [nf_conntrack_tuple_taken]?
 
         One with the same original tuple does not count: that is the same flow, seen twice.
         """
-        other = self.find(key, conn.proto)
+        zone = conn.extra.zone
+        if zone.directions == 3:
+            other = self.find(key, conn.proto)
+        else:
+            other = self.find_in(key, conn.proto, zone, zone.effective(REPLY))
         return other is not None and other is not conn and other.orig != conn.orig
+
+    def confirmed(self, key: bytes, conn: Conn, direction: int) -> Conn | None:
+        """The connection that keeps `conn` from having `key` in `direction`, living or not."""
+        zone = conn.extra.zone
+        if zone.directions == 3:
+            return self.by_protocol[conn.proto].get(key)
+        for other in self.nodes(key, conn.proto):
+            if zone.effective(direction_of(other, key)) == zone.effective(direction):
+                return other
+        return None
 
     def __iter__(self) -> Iterator[Conn]:
         """Every confirmed connection, expired ones too, in order of creation."""
@@ -96,6 +132,8 @@ class Table:
             for key, conn in by_key.items()
             if key is conn.reply or (key == conn.reply and conn.orig == key)
         ]
+        for key, shadowed in self.shadows.items():
+            conns += [conn for conn in shadowed if conn.reply == key[1:]]
         conns.sort(key=_serial)
         return iter(conns)
 
@@ -127,10 +165,14 @@ class Table:
         by_key = self.by_protocol[conn.proto]
         journal = self.journal
         if not reply_only:
+            if conn.extra.zone.directions != 3:
+                self._shade(conn.orig, conn)
             if journal is not None:
                 journal.item(by_key, conn.orig)
             by_key[conn.orig] = conn
             self._push(first, conn)
+        if conn.extra.zone.directions != 3:
+            self._shade(conn.reply, conn)
         if journal is not None:
             journal.item(by_key, conn.reply)
         by_key[conn.reply] = conn
@@ -148,16 +190,45 @@ class Table:
         if not conn.status & NAT_CLASH:
             if journal is not None:
                 journal.item(by_key, conn.orig)
-            del by_key[conn.orig]
+            if self.shadows:
+                self._unshade(conn.orig, conn)
+            else:
+                del by_key[conn.orig]
             self._drop(conn.buckets >> 32, conn)
         if conn.reply in by_key:
             if journal is not None:
                 journal.item(by_key, conn.reply)
-            del by_key[conn.reply]
+            if self.shadows:
+                self._unshade(conn.reply, conn)
+            else:
+                del by_key[conn.reply]
         self._drop(conn.buckets & 0xFFFFFFFF, conn)
         self.count -= 1
         conn.status |= DYING
         self.deleted(conn, reason)
+
+    def _shade(self, key: bytes, conn: Conn) -> None:
+        """`conn` is about to take `key`: whoever has it steps back."""
+        older = self.nodes(key, conn.proto)
+        if older and older[0] is not conn:
+            name = _shadow(key, conn.proto)
+            if self.journal is not None:
+                self.journal.item(self.shadows, name)
+            self.shadows[name] = older
+
+    def _unshade(self, key: bytes, conn: Conn) -> None:
+        """`conn` leaves `key`: the next older one steps forward."""
+        rest = tuple([other for other in self.nodes(key, conn.proto) if other is not conn])
+        by_key, name = self.by_protocol[conn.proto], _shadow(key, conn.proto)
+        if self.journal is not None and name in self.shadows:
+            self.journal.item(self.shadows, name)
+        self.shadows.pop(name, None)
+        if not rest:
+            by_key.pop(key, None)
+            return
+        by_key[key] = rest[0]
+        if len(rest) > 1:
+            self.shadows[name] = rest[1:]
 
     # --- buckets ---------------------------------------------------------------------------------------
 
@@ -269,9 +340,9 @@ class Table:
         for conn in confirmed:
             by_key = self.by_protocol[conn.proto]
             assert conn.status & CONFIRMED and not conn.status & DYING, conn
-            assert by_key.get(conn.reply) is conn, f"{conn} not found by its reply tuple"
+            assert conn in self.nodes(conn.reply, conn.proto), f"{conn} not found by its reply tuple"
             clash = bool(conn.status & NAT_CLASH)
-            assert clash or by_key.get(conn.orig) is conn, f"{conn} not found by its original tuple"
+            assert clash or conn in self.nodes(conn.orig, conn.proto), f"{conn} not found by its original tuple"
             places = [(conn.reply, conn.buckets & 0xFFFFFFFF)] + (
                 [] if clash else [(conn.orig, conn.buckets >> 32)]
             )
@@ -284,9 +355,14 @@ class Table:
                 assert bare(conn.reply) == invert(bare(conn.orig), conn.proto), f"{conn} changed without NAT"
         assert not any(nodes.values()), "nodes of connections that are not in the table"
         keys = sum(len(by_key) for by_key in self.by_protocol)
+        keys += sum(len(shadowed) for shadowed in self.shadows.values())
         expected = sum(1 if conn.status & NAT_CLASH or conn.orig == conn.reply else 2 for conn in confirmed)
         assert keys == expected, f"{keys} keys for {len(confirmed)} connections"
         assert self.count >= len(confirmed), f"count {self.count} below {len(confirmed)}"
+
+
+def _shadow(key: bytes, proto: int) -> bytes:
+    return bytes((proto,)) + key
 
 
 def _serial(conn: Conn) -> int:

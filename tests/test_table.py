@@ -21,6 +21,7 @@ from script import Script
 from conntrack import Conn, Engine, Masquerade, Outcome
 from conntrack.table import Table
 from conntrack.tuples import Zone
+from conntrack.verdict import NEW
 from conntrack.wire.packet import parse
 
 SECOND = 10**9
@@ -119,6 +120,31 @@ def test_equal_tuples_live_side_by_side_in_their_zones() -> None:
 
 
 # ── expiry ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_tuple_may_be_the_answer_of_one_flow_and_the_question_of_another_zone() -> None:
+    # seen on Linux 6.18: CT --zone-reply 7 for the second flow only; both are in the table, no clash is resolved
+    engine = Engine()
+    there = ip("10.0.0.2", "192.0.2.1", UDP, packets.udp(1111, 53, b"q"))
+    back = ip("192.0.2.1", "10.0.0.2", UDP, packets.udp(53, 1111, b"a"))
+    for packet, zone, ctinfo in ((there, Zone(), NEW), (back, Zone(7, 2), NEW), (back, Zone(7, 2), NEW)):
+        parsed = parse(packet)
+        conn, got = engine.enter(parsed, zone=zone)
+        assert conn is not None and got == ctinfo
+        engine.leave(conn, got, parsed)
+        engine.check()
+    assert engine.count() == 2 and engine.stats.clash_resolve == 0
+    with engine.trial():
+        engine.flush()
+        engine.check()
+    assert engine.count() == 2
+    parsed = parse(back)
+    newest, got = engine.enter(parsed)  # in zone 0 both would do: the newer one stands in front
+    assert got == NEW and newest is not None and newest.extra.zone == Zone(7, 2)
+    engine.advance(31.0)
+    engine.reap()
+    engine.check()
+    assert engine.count() == 0
 
 
 def test_an_expired_flow_counts_until_somebody_meets_it() -> None:

@@ -125,7 +125,7 @@ def _mangle(
 ) -> str:
     """Rewrite half `manip` of the IP packet at `base` (transport header at `l4`): address, port or identifier."""
     need = _NEED.get(proto, 0)
-    if l4 + need > packet.length:
+    if need and l4 + need > packet.length:
         packet.numbers = (need, max(packet.length - l4, 0))
         return reasons.NAT_TRUNCATED
     data = writable(packet)
