@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..box import Box
+from ..rules import attached
 from ..rules.extension import MATCH, Extension, Given, Option, always
 from ..skb import Skb
 from .mark import ALL_ONES, mark_text, parse_mark
@@ -28,9 +29,8 @@ class Connmark:
 
     def matches(self, skb: Skb, hook: int, box: Box) -> bool:
         """(connection's mark & mask) = value?"""
-        if skb.conn is None:
-            return False
-        return (skb.conn.extra.mark & self.mask == self.value) != self.invert
+        found = attached.mark(skb)
+        return found is not None and (found & self.mask == self.value) != self.invert
 
     def text(self) -> str:
         """The options."""

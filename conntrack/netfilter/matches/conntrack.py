@@ -12,14 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ... import verdict
-from ...conn import Conn
 from ...tuples import halves
 from ...verdict import ASSURED, CONFIRMED, DST_NAT, EXPECTED, SEEN_REPLY, SRC_NAT
 from ..box import Box
+from ..rules.attached import Entry, entry, has_template
 from ..rules.errors import Refused
 from ..rules.extension import MATCH, Argument, Extension, Given, Option, always, refuse_unless
 from ..rules.text import getaddrinfo_ports, host_and_mask, host_text, masked, numbers, protocol
-from ..skb import NOT_TRACKED_YET, Skb
+from ..skb import Skb
 
 _STATES = ("INVALID", "NEW", "RELATED", "ESTABLISHED", "UNTRACKED", "SNAT", "DNAT")  # as they are printed
 # What a shortened word may mean, in the order in which the tool tries.
@@ -45,7 +45,7 @@ class Conntrack:
 
     def matches(self, skb: Skb, hook: int, box: Box) -> bool:
         """Do all conditions hold?"""
-        conn = skb.conn
+        conn = entry(skb)
         for option, value, inverted in self.conditions:
             if option == "ctstate":
                 if (not value.isdisjoint(_states(skb))) == inverted:  # type: ignore[attr-defined]
@@ -68,14 +68,14 @@ def _states(skb: Skb) -> tuple[str, ...]:
     """The states of the packet, virtual ones included."""
     conn = skb.conn
     if conn is None:
-        if skb.template is not None and skb.ctinfo == NOT_TRACKED_YET:
-            return ("NEW",)  # before tracking a template stands in the connection's place
+        if has_template(skb):
+            return ("NEW",)
         return ("UNTRACKED",) if skb.ctinfo == verdict.UNTRACKED else ("INVALID",)
     virtual = tuple(name for name, bit in (("SNAT", SRC_NAT), ("DNAT", DST_NAT)) if conn.status & bit)
     return (verdict.CTINFO_NAMES[skb.ctinfo], *virtual)
 
 
-def _holds(option: str, value: object, conn: Conn, skb: Skb, box: Box) -> bool:
+def _holds(option: str, value: object, conn: Entry, skb: Skb, box: Box) -> bool:
     match value:
         case frozenset():  # ctstatus
             return any(conn.status & _STATUS[name] for name in value)

@@ -210,8 +210,8 @@ class _Transaction:
                 chain.rules.remove(rule)
 
     def _flush(self, command: Command) -> None:
-        # Without a chain the tool looks whether the table was there before the text, finds that * has emptied it, and
-        # leaves what the text itself has put into it.
+        # Without a chain the tool looks whether the table was there before the text, finds that * has emptied it,
+        # and leaves what the text itself has put into it.
         if command.chain:
             self._chain(command, make=True).rules.clear()
 

@@ -21,6 +21,9 @@ _AUTH: Final = 51
 _FRAGMENT: Final = 44
 _NONE: Final = 59
 _WALKED: Final = frozenset((0, 43, _FRAGMENT, _AUTH, _NONE, 60))  # ipv6_ext_hdr
+_SHORT: Final = frozenset(
+    (0, 60)
+)  # hop-by-hop, destination options: two octets of them suffice, four of the others
 
 
 class Transport(NamedTuple):
@@ -41,7 +44,7 @@ def transport(packet: Packet) -> Transport | None:
         return Transport(proto, 40, 0)
     at, end, fragment = 40, packet.end, 0
     while proto in _WALKED and proto != _NONE and proto != _AUTH:
-        if at + (4 if proto == _FRAGMENT else 2) > end:
+        if at + (2 if proto in _SHORT else 4) > end:
             return None
         following = data[at]
         if proto == _FRAGMENT:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..box import CONTINUE, Box
+from ..rules import attached
 from ..rules.errors import Refused
 from ..rules.extension import TARGET, Argument, Extension, Given, Option, always, refuse_unless
 from ..rules.text import number
@@ -40,16 +41,18 @@ class Connmark:
 
     def apply(self, skb: Skb, hook: int, box: Box) -> str:
         """Change a mark."""
-        conn = skb.conn
-        if conn is None:
+        old = attached.mark(skb)
+        if old is None:
             return CONTINUE
-        old = conn.extra.mark
-        if self.mode == "set":
-            box.engine.set_mark(conn, self._shifted((old & ~self.ctmask) ^ self.value))
-        elif self.mode == "save":
-            box.engine.set_mark(conn, (old & ~self.ctmask) ^ self._shifted(skb.mark & self.nfmask))
-        else:
+        if self.mode == "restore":
             skb.mark = (skb.mark & ~self.nfmask) ^ self._shifted(old & self.ctmask)
+            return CONTINUE
+        if self.mode == "set":
+            new = self._shifted((old & ~self.ctmask) ^ self.value)
+        else:
+            new = (old & ~self.ctmask) ^ self._shifted(skb.mark & self.nfmask)
+        if skb.conn is not None:
+            box.engine.set_mark(skb.conn, new)
         return CONTINUE
 
     def _shifted(self, mark: int) -> int:

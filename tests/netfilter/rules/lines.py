@@ -491,13 +491,13 @@ def random_text(random: Random, family: int) -> str:
     else:
         protocol = ""
     if protocol:
-        parts.append(_maybe_not(random, 0.06) + f"-p {protocol}")
+        parts.append(maybe_not(random, 0.06) + f"-p {protocol}")
     if random.random() < 0.75:
         options = matches[match]
         chosen = random.sample(options, min(len(options), random.choice((0, 1, 1, 1, 2, 2, 3))))
         text = "" if natural and random.random() < 0.4 else f"-m {match}"
         for option, values in chosen:
-            text += f" {_maybe_not(random, 0.2)}{option}" + (f" {random.choice(values)}" if values else "")
+            text += f" {maybe_not(random, 0.2)}{option}" + (f" {random.choice(values)}" if values else "")
         parts.append(text.strip())
     for letter, pool, share in (
         ("-s", _ADDRESSES[family], 0.15),
@@ -506,15 +506,15 @@ def random_text(random: Random, family: int) -> str:
         ("-o", _IFACES, 0.1),
     ):
         if random.random() < share:
-            parts.append(f"{_maybe_not(random, 0.25)}{letter} {random.choice(pool)}")
+            parts.append(f"{maybe_not(random, 0.25)}{letter} {random.choice(pool)}")
     if random.random() < 0.04:
-        parts.append(_maybe_not(random, 0.3) + "-f")
+        parts.append(maybe_not(random, 0.3) + "-f")
     if random.random() < 0.85:
         options = targets[target]
         chosen = random.sample(options, min(len(options), random.choice((0, 1, 1, 1, 1, 2))))
         text = f"{random.choice(('-j', '-j', '-j', '--jump', '-g')) if target == 'USER' else '-j'} {target}"
         for option, values in chosen:
-            text += f" {_maybe_not(random, 0.03)}{option}" + (f" {random.choice(values)}" if values else "")
+            text += f" {maybe_not(random, 0.03)}{option}" + (f" {random.choice(values)}" if values else "")
         parts.append(text)
     if random.random() < 0.1:
         random.shuffle(parts)
@@ -524,7 +524,7 @@ def random_text(random: Random, family: int) -> str:
     return f"*{table}\n{':USER - [0:0]' + chr(10) if needs else ''}{line}\nCOMMIT\n"
 
 
-def _maybe_not(random: Random, share: float) -> str:
+def maybe_not(random: Random, share: float) -> str:
     return "! " if random.random() < share else ""
 
 
@@ -597,12 +597,12 @@ def random_rule(random: Random, family: int, chain: str) -> str:
     protocol = _NATURAL.get(match) or random.choice(("", "", "tcp", "udp", "136", "47", "59", "51", "ah", "253"))
     if match == "multiport":
         protocol = random.choice(("tcp", "udp", "136", "sctp"))
-    parts = [_maybe_not(random, 0.08) + f"-p {protocol}"] if protocol else []
+    parts = [maybe_not(random, 0.08) + f"-p {protocol}"] if protocol else []
     if match:
         chosen = random.sample(options[match], min(len(options[match]), random.choice((0, 1, 1, 1, 2, 2, 3))))
         parts.append(f"-m {match}")
         parts += [
-            f"{_maybe_not(random, 0.25)}{option}" + (f" {random.choice(values)}" if values else "")
+            f"{maybe_not(random, 0.25)}{option}" + (f" {random.choice(values)}" if values else "")
             for option, values in chosen
         ]
     for letter, pool in (
@@ -620,9 +620,9 @@ def random_rule(random: Random, family: int, chain: str) -> str:
         ("-o", ("out0", "+", "x+") if chain != "PREROUTING" else ()),
     ):
         if pool and random.random() < 0.12:
-            parts.append(f"{_maybe_not(random, 0.3)}{letter} {random.choice(pool)}")
+            parts.append(f"{maybe_not(random, 0.3)}{letter} {random.choice(pool)}")
     if family == 4 and random.random() < 0.06:
-        parts.append(_maybe_not(random, 0.5) + "-f")
+        parts.append(maybe_not(random, 0.5) + "-f")
     jumps = {"PREROUTING": ("-j A", "-j B", "-g A", "-g B"), "A": ("-j B", "-g B"), "B": ()}[chain]
     decisions = ("-j ACCEPT", "-j DROP", "-j RETURN", "-j MARK --set-mark 5", "-j MARK --xor-mark 0x10", *jumps)
     parts.append(random.choice(decisions) if random.random() < 0.35 else "")

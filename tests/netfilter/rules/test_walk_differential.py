@@ -40,7 +40,7 @@ def kernel():
     kernel.close()
 
 
-def random_text(random: Random, family: int) -> str:
+def random_rules(random: Random, family: int) -> str:
     """A mangle table that both accept, with two user chains."""
     lines = ["*mangle", ":PREROUTING ACCEPT [0:0]", ":A - [0:0]", ":B - [0:0]"]
     while len(lines) < RULES:
@@ -69,7 +69,7 @@ def ours(text: str, family: int, packets: list[bytes]) -> str:
 def test_rules_count_the_packets_that_they_count_in_the_kernel(kernel: Kernel, seed: int) -> None:
     random = Random(seed)
     family = random.choice((4, 6))
-    text = random_text(random, family)
+    text = random_rules(random, family)
     packets = [random_packet(random, family) for _ in range(PACKETS)]
     kernel.load(text, family)
     for packet in packets:
