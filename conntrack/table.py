@@ -338,7 +338,6 @@ class Table:
                 nodes[place] = nodes.get(place, 0) + 1
         confirmed = list(self)
         for conn in confirmed:
-            by_key = self.by_protocol[conn.proto]
             assert conn.status & CONFIRMED and not conn.status & DYING, conn
             assert conn in self.nodes(conn.reply, conn.proto), f"{conn} not found by its reply tuple"
             clash = bool(conn.status & NAT_CLASH)
