@@ -130,8 +130,6 @@ class Expectation:
         }
         if self.kind_name:
             out["class_name"] = self.kind_name
-        if self.master.extra.zone.id:
-            out["zone"] = self.master.extra.zone.id
         return out
 
     def text(self, now: int | None = None) -> str:

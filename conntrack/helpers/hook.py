@@ -28,6 +28,7 @@ from ..tuples import bare
 from ..verdict import (
     ASSISTED,
     DROP,
+    ESTABLISHED,
     ESTABLISHED_REPLY,
     EXPECTED,
     HELPER,
@@ -126,6 +127,8 @@ class HelperHook:
         return seqadj.shift(area, 1 - direction, (ack - 1) & 0xFFFFFFFF)
 
     def _help(self, helper: Helper, conn: Conn, ctinfo: int, direction: int, packet: Packet) -> None:
+        if helper.contiguous and ctinfo in (ESTABLISHED, ESTABLISHED_REPLY):
+            mangle.join(packet)
         data, l4 = packet.data, packet.l4
         start = mangle.payload_at(packet)
         seq = int.from_bytes(data[l4 + 4 : l4 + 8], "big") if conn.proto == TCP else 0
