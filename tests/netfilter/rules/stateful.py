@@ -117,7 +117,7 @@ def _condition(random: Random) -> str:
                 "--ctorigdstport 53",
                 "--ctreplsrcport 80",
             ),
-            *("--ctrepldstport 0:1999", "--ctstatus CONFIRMED", "--ctstatus ASSURED", "--ctstatus SEEN_REPLY"),
+            *("--ctrepldstport 1000:1001", "--ctstatus CONFIRMED", "--ctstatus ASSURED", "--ctstatus SEEN_REPLY"),
             *("--ctstatus NONE", "--ctexpire 0", "--ctexpire 20:50", "--ctexpire 100:125", "--ctexpire 1:"),
             *("--ctdir ORIGINAL", "--ctdir REPLY", "--ctstate INVALID --ctorigsrc 1.2.3.4", "--ctexpire 400000:"),
             *("--ctstate INVALID,UNTRACKED --ctproto 99", "--ctorigdst 192.0.2.1/255.0.255.0"),
