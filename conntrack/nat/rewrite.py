@@ -100,18 +100,23 @@ def _checksum_hidden(packet: Packet, proto: int, l4: int) -> bool:
 
 def replace_address(packet: Packet, manip: int, address: bytes) -> int:
     """Write `address` into the IP header at half `manip`, as in a fragment without a transport header."""
-    return _put_address(packet, writable(packet), 0, manip, address)
+    return _put_address(writable(packet), 0, manip, address)
 
 
-def _put_address(packet: Packet, data: bytearray, base: int, manip: int, address: bytes) -> int:
+def _put_address(data: bytearray, base: int, manip: int, address: bytes) -> int:
     """Write the address into the IP header at `base`; what that adds to sums that cover it."""
-    size = len(address)
-    at = base + (12 if size == 4 else 8) + (size if manip == DST else 0)
-    change = difference(bytes(data[at : at + size]), address)
-    data[at : at + size] = address
-    if size == 4:
+    at, change = _address_change(data, base, manip, address)
+    data[at : at + len(address)] = address
+    if len(address) == 4:
         _patch(data, base + 10, change)
     return change
+
+
+def _address_change(data: bytearray, base: int, manip: int, address: bytes) -> tuple[int, int]:
+    """Where the address stands in the IP header at `base`, and what the new one adds to sums that cover it."""
+    size = len(address)
+    at = base + (12 if size == 4 else 8) + (size if manip == DST else 0)
+    return at, difference(bytes(data[at : at + size]), address)
 
 
 def _mangle_to(packet: Packet, base: int, proto: int, l4: int, manip: int, target: bytes) -> str:
@@ -130,8 +135,11 @@ def _mangle(
         return reasons.NAT_TRUNCATED
     data = writable(packet)
     partial = base == 0 and _left_to_card(packet, proto)
-    change = _put_address(packet, data, base, manip, address)
+    # the transport header first: in a quote whose header length lies it may lie over the addresses
+    change = _address_change(data, base, manip, address)[1]
     reason = _mangle_l4(packet, data, proto, l4, manip, part, identifier, change, partial)
+    if not reason:
+        _put_address(data, base, manip, address)
     if partial and not reason:
         # left to the card: again exactly the pseudo-header's sum
         at = l4 + _CHECKSUM_AT[proto]

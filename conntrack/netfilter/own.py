@@ -24,7 +24,7 @@ from typing import Final
 from ..choices import ChoiceSource
 from ..journal import Restorable
 from ..verdict import LOCAL_OUT
-from ..wire.checksum import GOOD
+from ..wire.checksum import GOOD, pseudo_sum
 from ..wire.packet import Packet, examine, walk_ipv6
 from . import datagram, delivery, ip_options
 from .addresses import LINK, is_link_local
@@ -46,7 +46,7 @@ _ANSWERABLE: Final = frozenset((0, 8, 13, 14, 15, 16, 17, 18))
 _QUOTE4, _QUOTE6 = 576, 1280  # octets of a whole error (RFC 1812 4.3.2.3, RFC 4443 2.4 c)
 _DUMMY: Final = bytes((192, 0, 0, 8))  # RFC 7600: source of an error from a box without an IPv4 address
 _RATEMASK6: Final = 2**128 - 1 - 4  # 0-1,3-127: all errors but "packet too big"
-_SKIP_SUM: Final = frozenset((47, 50, 51, 132, UDPLITE, 33))  # GRE, ESP, AH, SCTP, UDP-Lite, DCCP
+_SKIP_SUM: Final = frozenset((47, 50, 51, 132, UDPLITE))  # GRE, ESP, AH, SCTP, UDP-Lite; no longer DCCP
 ANY6: Final = bytes(16)
 
 # --reject-with -> ICMP code
@@ -281,8 +281,14 @@ class Own:
             proto == UDP and not packet.lacks(8) and not any(data[packet.l4 + 6 : packet.l4 + 8])
         ):
             return True
-        at = {TCP: 16, UDP: 6, ICMP: 2, ICMPV6: 2}.get(proto, 0)
+        at = {TCP: 16, UDP: 6, ICMP: 2, ICMPV6: 2}.get(proto, -1)
         pseudo = proto if packet.family == 6 or proto in (TCP, UDP) else 0
+        if at < 0 or packet.lacks(at + 2):
+            # a protocol that has no such sum, or no room for it: all that is there has to add up by itself
+            length = packet.length - packet.l4
+            added = pseudo_sum(packet.addresses(), pseudo, length) if pseudo else 0
+            total = int.from_bytes(data[packet.l4 : packet.length], "big") << 8 * (length & 1)
+            return (total + added) % 0xFFFF == 0
         return _checked(packet, pseudo, at)
 
     # ── IPv6 ────────────────────────────────────────────────────────────────────────────────────────

@@ -30,6 +30,7 @@ from ..verdict import (
     PREROUTING,
     RELATED,
     RELATED_REPLY,
+    UNTRACKED,
 )
 from ..wire.packet import Packet, parse
 from ..wire.refragment import Pieces
@@ -224,6 +225,12 @@ class Router:
             return
         skb.fate = LOCAL
         self.local.append(bytes(skb.packet.data))
+        if packet.fragment and packet.family == 6:
+            # untracked fragments pass LOCAL_IN one by one and are put together behind it [ipv6_frag_rcv]
+            packet = self._engine.gather(parse(bytes(packet.data)), _LOCAL_QUEUE, skb.iface)
+            if packet.verdict != "ACCEPT":
+                return
+            skb.packet = packet
         if self._local_input and self._local_output:
             for answer in self._own.answers(skb.packet, skb.iface, skb.route, self._engine.now, skb.options):
                 self._send_own(answer.octets, skb if answer.about else None)
@@ -356,6 +363,8 @@ class Router:
         if about is not None and about.conn is not None:
             skb.conn = about.conn
             skb.ctinfo = RELATED_REPLY if about.direction == ORIGINAL else RELATED
+        elif about is not None and about.ctinfo == UNTRACKED:
+            skb.ctinfo = RELATED  # of no connection: it is tracked, but no CT rule may say how [nf_ct_attach]
         route = self._way_out(skb.packet)
         if not route.why:
             self._local_out(skb, route)

@@ -32,6 +32,7 @@ class Drawn(Choices):
         self.heads: list[tuple[str, bytes]] = []
         self.own: list[bytes] = []
         self.events: list[Record] = []
+        self.table: list[Record] = []
         self.fragment_ids: list[int] = []
         self.found = self.found_before = 0  # tuples that the kernel, the Host so far, found taken in this step
         self.host: Host | None = None
@@ -40,7 +41,7 @@ class Drawn(Choices):
         """From now on the draws of this step."""
         self.heads = [(name, bytes.fromhex(data)) for name, data in answer["heads"]]
         self.own = [bytes.fromhex(data) for data in answer["own"]]
-        self.events = answer["events"]
+        self.events, self.table = answer["events"], answer["table"]
         self.found, self.found_before = answer["stats"].get("found", 0), found_before
         out = [bytes.fromhex(data) for _, data in answer["out"]]
         numbers = (octets.fragment_id(packet) for packet in out if packet[0] >> 4 == 6)
@@ -73,9 +74,9 @@ class Drawn(Choices):
     def _mapped(self, conn: Any, manip: int) -> int | None:
         """The port or identifier in the entry that the kernel made in this step."""
         orig = conn.original.to_dict()
-        for event in self.events:
-            if event["event"] == "NEW" and event["proto"] == conn.proto and _plain(event["orig"]) == orig:
-                reply = event["reply"]
+        for entry in (*self.table, *self.events):
+            if entry["proto"] == conn.proto and _plain(entry.get("orig", {})) == orig:
+                reply = entry["reply"]
                 return int(reply["id"] if "id" in reply else reply["dport" if manip == 0 else "sport"])
         return None
 

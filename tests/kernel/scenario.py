@@ -45,6 +45,8 @@ SYSCTL = {
     "net.ipv4.icmp_msgs_per_sec": 1000000,
     "net.ipv4.icmp_msgs_burst": 1000000,
     "net.ipv6.icmp.ratelimit": 0,
+    "net.ipv4.conf.all.send_redirects": 0,
+    **{f"net.ipv4.conf.{device}.send_redirects": 0 for device in INTERFACES},
 }
 
 

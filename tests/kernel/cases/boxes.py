@@ -41,7 +41,7 @@ CASES = [
     case("the box sends over IPv6", "send [2001:db8:2::1]:5000 > [2600::1]:53 udp len 5\nout0 [2600::1]:53 > [2001:db8:2::1]:5000 udp len 9\n"),
     case("the box sends to itself", "send 10.0.0.1:5000 > 10.0.0.1:53 udp len 5\nsend 10.0.0.1 > 198.51.100.1 icmp 8/0 id 3 len 8\n"),
     case("an answer that goes out where it came in", "in0 10.0.0.2:1 > 10.0.0.3:9 udp len 5\n", sysctl={"net.ipv4.conf.all.send_redirects": 0, "net.ipv4.conf.in0.send_redirects": 0}),
-    case("a redirect to a better way", "in0 10.0.0.2:1 > 10.0.0.3:9 udp len 5\n"),
+    case("a redirect to a better way", "in0 10.0.0.2:1 > 10.0.0.3:9 udp len 5\n", sysctl={"net.ipv4.conf.all.send_redirects": 1}),
     case("a box without tracking", f"{U}\n{U6}\nin0 10.0.0.2 > 10.0.0.1 icmp 8/0 id 7\n", "", ""),
     case("tracking comes and goes with the rules", f"{U}\nrules none\n{U}\nin0 10.0.0.9:1 > 203.0.113.5:53 udp\nrules track\n{U}\n", texts={"none": "", "track": TRACK}),
 ]  # fmt: skip

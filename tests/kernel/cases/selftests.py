@@ -50,7 +50,7 @@ CASES = [
         "in0 10.0.0.2 > 203.0.113.5 icmp 8/0 id 5 len 1300 df", "out0 192.0.2.9 > 198.51.100.1 icmp 3/4 rest 00000500 quoting 576 about 198.51.100.1 > 203.0.113.5 icmp 8/0 id 5 len 1300 df",
         "in0 fd00:1::2 > 2600::1 icmpv6 128/0 id 5 len 1300", "out0 2001:db8:9::9 > 2001:db8:2::1 icmpv6 2/0 rest 00000500 quoting 1200 about 2001:db8:2::1 > 2600::1 icmpv6 128/0 id 5 len 1300"),
         MASQUERADE, MASQUERADE),
-    case("conntrack_icmp_related: a redirect for a host on the same wire", "in0 10.0.0.2 > 10.0.0.42 icmp 8/0 id 5 len 56\nin0 fd00:1::2 > fd00:1::42 icmpv6 128/0 id 5 len 56\n"),
+    case("conntrack_icmp_related: a redirect for a host on the same wire", "in0 10.0.0.2 > 10.0.0.42 icmp 8/0 id 5 len 56\nin0 fd00:1::2 > fd00:1::42 icmpv6 128/0 id 5 len 56\n", sysctl={"net.ipv4.conf.all.send_redirects": 1}),
     case("conntrack_tcp_unreplied: a redirect rule meets an unreplied SYN", f"{C} S seq 5\nrules nat\n{C} S seq 5\nsleep 1.3\n{C} S seq 5\n", TRACK,
          texts={"nat": nat("PREROUTING -p tcp --dport 8080 -j REDIRECT --to-ports 80")}, sysctl={"nf_conntrack_tcp_timeout_syn_sent": 1}),
     case("conntrack_sctp_collision: a stale INIT ACK", conversation(*(line.replace("C ", "in0 10.0.0.2:1234 > 203.0.113.5:1234 sctp ").replace("S ", "out0 203.0.113.5:1234 > 10.0.0.2:1234 sctp ") for line in (

@@ -47,7 +47,8 @@ class Changes:
     def next(self) -> Step | None:
         """A change, or an earlier one taken back."""
         world, rng = self.world, self.world.rng
-        if self.undo and world.maybe(0.6):
+        # a device's first address takes the later ones of its net with it, a link its routes: one thing at a time
+        if self.undo and (self.undo[-1]["op"] in ("address", "link") or world.maybe(0.6)):
             return self.undo.pop()
         step: Step = getattr(self, f"_{rng.choice(self.kinds)}")()
         return step
@@ -80,9 +81,7 @@ class Changes:
                 ("in0", "10.0.0.9/24"),
             )
         )
-        present = address in ("198.51.100.33/24", "10.0.0.9/24") and not any(
-            step.get("address") == address for step in self.undo
-        )
+        present = address in ("198.51.100.33/24", "10.0.0.9/24")
         step = {"op": "address", "iface": iface, "address": address, "present": present}
         self.undo.append({**step, "present": not present})
         return step

@@ -139,11 +139,11 @@ class World:
         return name, wire[-1 - min(int(self.rng.expovariate(0.25)), len(wire) - 1)]
 
 
-# NOP NOP NOP EOL; record route (7), time stamp (68), router alert (148), an unknown one (200), security (130)
+# NOP NOP NOP EOL; record route (7), time stamp without room (68), router alert (148), unknown (200), EOL
 IP_OPTIONS = (
     b"\x01\x01\x01\x00",
     b"\x07\x07\x04\x00\x00\x00\x00\x00",
-    b"\x44\x08\x05\x00\x00\x00\x00\x00",
+    b"\x44\x08\x09\x00\x00\x00\x00\x00",
     b"\x94\x04\x00\x00",
     b"\xc8\x04\x00\x00",
     b"\x00\x00\x00\x00",
