@@ -6,8 +6,10 @@
 One rule: what goes on is exactly the octets that the header claims; link padding is cut off.  The checks come in
 the kernel's order, so the first that fails names the reason.
 
-Sources: ip_input.c (ip_rcv_core), ip6_input.c (ip6_rcv_core), exthdrs.c (ipv6_parse_hopopts, ip6_parse_tlv) of
-Linux 6.18; RFC 1122, RFC 4291, RFC 8200.
+`bad_fragment` is the same for IPv6 fragments that only local delivery looks at.
+
+Sources: ip_input.c (ip_rcv_core), ip6_input.c (ip6_rcv_core), exthdrs.c (ipv6_parse_hopopts, ip6_parse_tlv),
+reassembly.c (ipv6_frag_rcv, ip6_frag_queue) of Linux 6.18; RFC 1122, RFC 4291, RFC 8200.
 """
 
 from __future__ import annotations
@@ -22,6 +24,12 @@ _HOP: Final = 0  # next header: hop-by-hop options
 _LOOPBACK6: Final = bytes(15) + b"\1"
 _PAD1, _PADN, _ROUTER_ALERT, _JUMBO = 0x00, 0x01, 0x05, 0xC2
 _MOST_PADDING: Final = 7  # octets of padding in a row that Linux bears
+_SKIPPED: Final = frozenset((0, 43, 60))  # hop by hop, routing, destination options
+_FRAGMENT: Final = 44
+_INCOMPLETE_HEADERS: Final = 3  # RFC 7112
+_PAYLOAD_LENGTH: Final = 4  # where that field stands
+_MAX_PAYLOAD: Final = 65535
+_TRANSPORT_HEADER: Final = {6: 20, 17: 8, 58: 8}
 
 
 class Arrival(NamedTuple):
@@ -155,3 +163,31 @@ def _unknown_option(data: bytes, at: int, kind: int) -> Arrival:
     if action == 2 or (action == 3 and data[24] != 0xFF):
         return Arrival(data, reasons.IPV6_OPTIONS, (kind,), at, 2)
     return Arrival(data, reasons.IPV6_OPTIONS, (kind,))
+
+
+def bad_fragment(data: bytes | bytearray) -> tuple[int, int] | None:
+    """What is wrong with an IPv6 fragment for the box itself, as code and pointer of a parameter problem."""
+    kind, at = data[6], 40
+    while kind in _SKIPPED and at + 8 <= len(data):
+        kind, at = data[at], at + (data[at + 1] + 1) * 8
+    if kind != _FRAGMENT or at + 8 > len(data):
+        return None
+    word = data[at + 2] << 8 | data[at + 3]
+    offset, more = word & 0xFFF8, word & 1
+    end = offset + len(data) - at - 8
+    if not offset and more and _cut_in_headers(data, data[at], at + 8):
+        return _INCOMPLETE_HEADERS, 0
+    if end > _MAX_PAYLOAD:
+        return 0, at + 2
+    if more and end & 7:
+        return 0, _PAYLOAD_LENGTH
+    return None
+
+
+def _cut_in_headers(data: bytes | bytearray, kind: int, at: int) -> bool:
+    """Does a first fragment lack part of the headers up to the transport's [ipv6frag_thdr_truncated]?"""
+    while kind in _SKIPPED:
+        if at + 8 > len(data):
+            return True
+        kind, at = data[at], at + (data[at + 1] + 1) * 8
+    return at + _TRANSPORT_HEADER.get(kind, 1) > len(data)

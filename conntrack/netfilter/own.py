@@ -277,6 +277,8 @@ class Own:
         data = packet.data
         if packet.family == 4 and ((data[6] & 0x1F) | data[7]):
             return False
+        if packet.family == 6 and packet.lacks(1):
+            return False  # nothing behind the headers [reject6_csum_ok]
         if proto in _SKIP_SUM or (
             proto == UDP and not packet.lacks(8) and not any(data[packet.l4 + 6 : packet.l4 + 8])
         ):

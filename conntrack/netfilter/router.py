@@ -23,6 +23,8 @@ from ..outcome import log_lines
 from ..verdict import (
     DROP,
     FORWARD,
+    ICMP,
+    ICMPV6,
     LOCAL_IN,
     LOCAL_OUT,
     ORIGINAL,
@@ -35,7 +37,7 @@ from ..verdict import (
 from ..wire.packet import Packet, parse
 from ..wire.refragment import Pieces
 from . import ip_options
-from .arrival import arrive
+from .arrival import arrive, bad_fragment
 from .hooks import Hooks
 from .own import Own
 from .routing import Fib, Route
@@ -47,6 +49,8 @@ from .ttl import lower_hop_limit
 FORWARDED: Final = "forwarded"
 LOCAL: Final = "local"
 DROPPED: Final = "dropped"
+_UDP: Final = 17
+_CHECKSUM_BREAK: Final = 76  # octets of UDP up to which a doubtful sum is computed at once
 IP_DROP: Final = "ip_drop"
 
 # Dropped by routing itself, before the options are looked at.
@@ -86,6 +90,7 @@ class Router:
         self.local: list[bytes] = []
         self.logs: list[dict[str, object]] = []
         self.invalid: list[str] = []
+        self._speaking: set[int] = set()  # families whose ICMP is being sent
 
     # ── what rules may ask (`box.Box`) ──────────────────────────────────────────────────────────────
 
@@ -101,6 +106,8 @@ class Router:
 
     def reject(self, skb: Skb, hook: int, kind: str) -> None:
         """Answer `skb` as REJECT does."""
+        if kind != "tcp-reset" and skb.packet.family in self._speaking:
+            return
         answer = self._own.reject(skb.packet, skb.iface, hook, kind, self._engine.now, skb.options)
         if answer is None:
             return
@@ -227,10 +234,16 @@ class Router:
         self.local.append(bytes(skb.packet.data))
         if packet.fragment and packet.family == 6:
             # untracked fragments pass LOCAL_IN one by one and are put together behind it [ipv6_frag_rcv]
+            wrong = bad_fragment(packet.data)
+            if wrong is not None:
+                self._error(skb, _PARAMETER6, *wrong)
+                return
             packet = self._engine.gather(parse(bytes(packet.data)), _LOCAL_QUEUE, skb.iface)
             if packet.verdict != "ACCEPT":
                 return
             skb.packet = packet
+        if skb.stale_sum and packet.proto == _UDP and packet.length - packet.l4 > _CHECKSUM_BREAK:
+            return  # dropped as wrongly summed; a shorter one is summed anew [udp6_csum_init]
         if self._local_input and self._local_output:
             for answer in self._own.answers(skb.packet, skb.iface, skb.route, self._engine.now, skb.options):
                 self._send_own(answer.octets, skb if answer.about else None)
@@ -307,7 +320,8 @@ class Router:
             self._backlog.append(skb)
             return
         mtu = route.mtu
-        refused = _uncuttable(packet, mtu)
+        made_here = packet.family == 6 and not skb.iface and packet.pieces is None
+        refused = _uncuttable(packet, mtu) and not made_here
         pieces = () if refused else self._engine.cut(packet, mtu)
         if refused:
             if packet.family == 4:
@@ -343,7 +357,7 @@ class Router:
 
     def _error(self, skb: Skb, kind: int, code: int, info: int = 0) -> None:
         """Send an ICMP error about the packet."""
-        if self._local_output:
+        if self._local_output and skb.packet.family not in self._speaking:
             now = self._engine.now
             octets = self._own.error(skb.packet, skb.iface, kind, code, info, now, skb.options)
             if octets is not None:
@@ -366,8 +380,16 @@ class Router:
         elif about is not None and about.ctinfo == UNTRACKED:
             skb.ctinfo = RELATED  # of no connection: it is tracked, but no CT rule may say how [nf_ct_attach]
         route = self._way_out(skb.packet)
-        if not route.why:
+        if route.why:
+            return
+        family = skb.packet.family
+        if skb.packet.proto not in (ICMP, ICMPV6) or family in self._speaking:
             self._local_out(skb, route)
+            return
+        # the box has one voice for ICMP: about what it is just saying it cannot complain [icmp_xmit_lock]
+        self._speaking.add(family)
+        self._local_out(skb, route)
+        self._speaking.remove(family)
 
     def _way_out(self, packet: Packet) -> Route:
         """The route of a packet that the box sends, if need be in the name of another [ip_route_me_harder]."""

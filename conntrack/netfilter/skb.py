@@ -29,6 +29,7 @@ class Skb:
     template   what a CT rule attached for tracking        route     what routing said, None before it
     options    where its IPv4 options lie, once they were read
     fate       how its way ended (`outcome.Traces`), "" while it goes on
+    stale_sum  its checksum was verified before a rule changed the IPv6 header under it
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Skb:
         "out_iface",
         "packet",
         "route",
+        "stale_sum",
         "template",
     )
 
@@ -55,6 +57,7 @@ class Skb:
         self.route: Route | None = None
         self.options: Options | None = None
         self.fate: str = ""
+        self.stale_sum: bool = False
 
     @property
     def direction(self) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from generate import octets
 from netlink import EXPECT_STATS, STATS
-from scenario import Record, Scenario, Step
+from scenario import Record, Scenario, Step, row_key
 
 from conntrack.choices import Choices
 from conntrack.netfilter.host import Host
@@ -32,7 +32,8 @@ class Drawn(Choices):
         self.heads: list[tuple[str, bytes]] = []
         self.own: list[bytes] = []
         self.events: list[Record] = []
-        self.table: list[Record] = []
+        self.known: dict[str, Record] = {}
+        self.made: list[Record] = []  # entries that the kernel has now and did not have before
         self.fragment_ids: list[int] = []
         self.found = self.found_before = 0  # tuples that the kernel, the Host so far, found taken in this step
         self.host: Host | None = None
@@ -41,7 +42,10 @@ class Drawn(Choices):
         """From now on the draws of this step."""
         self.heads = [(name, bytes.fromhex(data)) for name, data in answer["heads"]]
         self.own = [bytes.fromhex(data) for data in answer["own"]]
-        self.events, self.table = answer["events"], answer["table"]
+        self.events = answer["events"]
+        rows = {row_key(conn): conn for conn in answer["table"]}
+        self.made = [conn for key, conn in rows.items() if key not in self.known]
+        self.known = rows
         self.found, self.found_before = answer["stats"].get("found", 0), found_before
         out = [bytes.fromhex(data) for _, data in answer["out"]]
         numbers = (octets.fragment_id(packet) for packet in out if packet[0] >> 4 == 6)
@@ -74,7 +78,7 @@ class Drawn(Choices):
     def _mapped(self, conn: Any, manip: int) -> int | None:
         """The port or identifier in the entry that the kernel made in this step."""
         orig = conn.original.to_dict()
-        for entry in (*self.table, *self.events):
+        for entry in (*self.made, *self.events):
             if entry["proto"] == conn.proto and _plain(entry.get("orig", {})) == orig:
                 reply = entry["reply"]
                 return int(reply["id"] if "id" in reply else reply["dport" if manip == 0 else "sport"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...nat.rewrite import writable
-from ...wire.checksum import update
+from ...wire.checksum import GOOD, update
 from ..box import CONTINUE, Box
 from ..rules.errors import Refused
 from ..rules.extension import TARGET, Argument, Extension, Given, Option, refuse_unless
@@ -41,7 +41,9 @@ class Ttl:
         if new != old:
             data = writable(packet)
             data[at] = new
-            if packet.family == 4:
+            if packet.family == 6:
+                skb.stale_sum = packet.checksum == GOOD  # a sum over the whole packet was kept, and is wrong now
+            else:
                 checksum = update(data[10] << 8 | data[11], (new - old << 8) % 0xFFFF)
                 data[10:12] = checksum.to_bytes(2, "big")
         return CONTINUE
