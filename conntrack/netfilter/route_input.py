@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .addresses import HOST, LOOPBACK6, contains, is_link_local
+from .addresses import HOST, LINK, LOOPBACK6, contains, is_link_local
 from .fib import REJECTS, Route
 from .route_output import ANY4, LAST4, rejected, with_mtu
 
@@ -67,7 +67,9 @@ def _input4(fib: Fib, source: bytes, destination: bytes, iface: str) -> Route:
     if why:
         return _drop(why, iface)
     redirect = near and _redirect(fib, route, source, iface)
-    return with_mtu(fib, replace(route, kind="unicast", redirect=redirect))
+    # A gateway that is the box itself is none [rt_set_nexthop].
+    gateway = route.gateway if route.next_scope == LINK else b""
+    return with_mtu(fib, replace(route, kind="unicast", gateway=gateway, redirect=redirect))
 
 
 def _broadcast4(fib: Fib, source: bytes, iface: str) -> Route:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .addresses import LINK, UNIVERSE, is_link_local
+from .addresses import HOST, LINK, LOOPBACK6, UNIVERSE, is_link_local
 from .fib import REJECTS, Route
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def rejected(route: Route | None, family: int, iface: str = "") -> Route:
 
 def output(fib: Fib, destination: bytes, source: bytes, iface: str, bound: int) -> Route:
     """See `Fib.output`."""
+    if len(destination) == 16:
+        return _output6(fib, destination, source, iface)
     device = fib.interfaces.get(iface)
     if iface and (device is None or not device.up):
         return Route("none", iface, why="link_down")
-    if len(destination) == 16:
-        return _output6(fib, destination, source, iface)
     return _output4(fib, destination, source, iface, bool(bound))
 
 
@@ -59,17 +59,18 @@ def _output4(fib: Fib, destination: bytes, source: bytes, iface: str, bound: boo
         return Route("none", iface, why="bad_source")
     wide = destination[0] >> 4 == 14 or destination == LAST4
     if source and wide and not iface:
-        iface = next((one.name for one in fib.interfaces.values() if fib.is_own(source, one.name)), "")
-        if not iface:
+        home = fib.lookup(source)
+        if home is None or home.kind != "local":
             return Route("none", why="foreign_source")
-        return _make4(fib, Route("unicast", iface), destination, source)
-    if bound and source and not fib.is_local(source):
+        return _make4(fib, Route("unicast", home.iface), destination, source)
+    if bound and source and not (fib.is_own(source) or fib.is_local(source)):
         return Route("none", iface, why="foreign_source")
     if iface and (destination == LAST4 or destination[:3] == b"\xe0\0\0"):
         return _make4(fib, Route("unicast", iface), destination, source or _select(fib, iface, LINK))
     if iface and not source and wide:
         source = _select(fib, iface, UNIVERSE)
     if destination == ANY4:
+        source = source or (_select(fib, iface, HOST) if iface else b"")
         destination = source or _LOOPBACK4
         return _make4(fib, Route("local", "lo"), destination, source or destination)
     route = fib.lookup(destination, iface)
@@ -96,7 +97,7 @@ def _make4(fib: Fib, route: Route, destination: bytes, source: bytes) -> Route:
         kind = "multicast"
     elif destination == ANY4:
         return Route("none", route.iface, why="bad_destination")
-    gateway = b"" if kind in ("broadcast", "local") else route.gateway
+    gateway = b"" if kind in ("broadcast", "local") or route.next_scope != LINK else route.gateway
     if kind == "multicast" and route.prefix_length < 4:
         gateway = b""  # multicast does not follow a default route's gateway
     return with_mtu(fib, replace(route, kind=kind, source=source, gateway=gateway))
@@ -108,11 +109,11 @@ def _select(fib: Fib, iface: str, scope: int) -> bytes:
 
 def _output6(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
     # Without a source address the device asked for is the only one that counts [ip6_route_output_flags_noref].
-    strict = destination[0] == 0xFF or is_link_local(destination) or not source
+    strict = destination[0] == 0xFF or is_link_local(destination) or destination == LOOPBACK6 or not source
     route = fib.lookup6(destination, iface, strict and bool(iface))
     if route is None or route.kind in REJECTS:
         return rejected(route, 6)
-    if route.kind in ("local", "anycast"):
+    if route.kind == "local" or (route.kind == "anycast" and route.protocol == "kernel"):
         out = replace(route, iface="lo")
         home = route.iface
     else:
@@ -125,20 +126,21 @@ def _output6(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
 
 
 def address_type(fib: Fib, address: bytes, iface: str | None) -> set[str]:
-    """See `Fib.address_type`; IPv4 asks table local only, IPv6 the whole way there."""
+    """See `Fib.address_type`; for IPv4 rejects do not count, for IPv6 they do."""
     if len(address) == 4:
         if address in (ANY4, LAST4):
             return {"BROADCAST"}
         if address[0] >> 4 == 14:
             return {"MULTICAST"}
-        found = fib.lookup(address, table="local")
-        kind = found.kind if found and (iface is None or found.iface == iface) else "unicast"
+        found = fib.lookup(address)
+        special = found is not None and found.kind not in REJECTS and iface in (None, found.iface)
+        kind = found.kind if found is not None and special else "unicast"
         return {kind.upper()}
     if address == ANY6:
         return {"UNSPEC"}
     if address[0] == 0xFF:
         return {"MULTICAST"}
-    types = set() if address == bytes(15) + b"\1" else {"UNICAST"}
+    types = set() if address == LOOPBACK6 else {"UNICAST"}
     if fib.is_own(address, iface or ""):
         return types | {"LOCAL"}
     found = fib.lookup6(address, iface or "", False)

@@ -98,8 +98,8 @@ class Fib:
             if not interface.loopback:
                 self._add(6, _kernel("multicast", iface, b"\xff" + bytes(15), 8, metric=_KERNEL_METRIC6))
             elif not interface.ipv6:
-                self.set_address(iface, "::1/128")
-            for address in interface.ipv4:
+                interface.ipv6.append(addresses.parse_address("::1/128"))
+            for address in (*interface.ipv4, *interface.ipv6):
                 self._announce(interface, address)
             return ()
         self.ipv4.discard(lambda route: route.iface == iface and route.next_scope != NOWHERE)
@@ -122,6 +122,8 @@ class Fib:
         if route.kind == "local" and request.family == 4:
             self.custom_local = True
         if request.verb == "append":
+            if request.family == 6 and _twin(table, route):
+                raise ValueError(f"route {text!r}: there is one already (File exists)")
             table.append(route)
         elif not table.add(route, replace=request.verb in ("replace", "change")):
             raise ValueError(f"route {text!r}: there is one already (File exists)")
@@ -145,9 +147,12 @@ class Fib:
         """
         return self._answer(route_input.validate, source, destination, iface, proto)
 
-    def lookup(self, destination: bytes, iface: str = "", scope: int = UNIVERSE, table: str = "") -> Route | None:
-        """The best IPv4 route, rejects included but for throw; `iface`: only over this device [fib_lookup]."""
-        for route in self.ipv4.matching(destination, table):
+    def lookup(self, destination: bytes, iface: str = "", scope: int = UNIVERSE) -> Route | None:
+        """The best IPv4 route, rejects included but for throw; `iface`: only over this device [fib_lookup].
+
+        Asking "table local" in Linux asks main too, as both are one trie: so it does for an address' type.
+        """
+        for route in self.ipv4.matching(destination):
             if route.kind in REJECTS:
                 return None if route.kind == "throw" else route
             if route.scope >= scope and (not iface or route.iface == iface):
@@ -213,7 +218,7 @@ class Fib:
 
     def is_local(self, address: bytes) -> bool:
         """Is it delivered here, as one of the box's own addresses?"""
-        found = (self.lookup if len(address) == 4 else self.lookup6)(address, table="local")
+        found = self.lookup(address) if len(address) == 4 else self.lookup6(address, table="local")
         return found is not None and found.kind == "local"
 
     def is_own(self, address: bytes, iface: str = "") -> bool:
@@ -278,9 +283,9 @@ class Fib:
         name, local, size = interface.name, address.local, address.prefix_length
         if len(local) == 16:
             routes = [_kernel("local", name, local, 128)]
-            if interface.up and not interface.loopback:
+            if interface.up and local != addresses.LOOPBACK6:
                 routes.append(_kernel("unicast", name, address.prefix, size, metric=_KERNEL_METRIC6))
-            if size < 127 and not interface.loopback:  # RFC 6164: a /127 has no subnet-router anycast address
+            if size < 127:  # RFC 6164: a /127 has no subnet-router anycast address
                 routes.append(_kernel("anycast", name, address.prefix, 128))
             return routes
         prime = local
@@ -319,7 +324,7 @@ class Fib:
         if route.scope >= NOWHERE:
             raise ValueError(f"route {text!r}: Invalid scope")
         if route.iface:
-            self._up(text, route.iface)
+            self._up(text, route.iface, local=route.scope == HOST)
         elif not route.gateway:
             raise ValueError(f"route {text!r}: neither a gateway nor a device (No such device)")
         if route.source and not self.is_local(route.source):
@@ -328,9 +333,11 @@ class Fib:
             if route.gateway:
                 raise ValueError(f"route {text!r}: Route with host scope can not have a gateway")
             return replace(route, next_scope=NOWHERE)
-        if not route.gateway:
-            return replace(route, next_scope=HOST)
-        return self._gateway4(text, route)
+        if route.gateway:
+            return self._gateway4(text, route)
+        if route.onlink:
+            raise ValueError(f"route {text!r}: onlink without a gateway (Invalid flags for nexthop)")
+        return replace(route, next_scope=HOST)
 
     def _gateway4(self, text: str, route: Route) -> Route:
         """The route with the device and scope of its next hop [fib_check_nh_v4_gw]."""
@@ -351,14 +358,15 @@ class Fib:
     def _type4(self, address: bytes, iface: str) -> str:
         if address[0] >= 224 or not address[0]:
             return "multicast" if 224 <= address[0] < 240 else "broadcast"
-        found = self.lookup(address, table="local")
+        found = self.lookup(address)
         return found.kind if found and found.iface == iface else "unicast"
 
     def _resolve6(self, request: Request) -> Route:
         route, text = request.route, request.text
         if not route.metric:
             route = replace(route, metric=_METRIC6)
-        if route.source and not self.is_own(route.source):
+        near = addresses.is_link_local(route.source or bytes(16))
+        if route.source and not self.is_own(route.source, route.iface if near else ""):
             raise ValueError(f"route {text!r}: {ip_address(route.source)} is no local address (Invalid source)")
         if route.kind in REJECTS:
             return replace(route, iface="", gateway=b"")
@@ -367,8 +375,8 @@ class Fib:
         elif not route.iface:
             raise ValueError(f"route {text!r}: neither a gateway nor a device (No such device)")
         self._up(text, route.iface)
-        if route.iface == "lo" and route.kind == "unicast":
-            return replace(route, kind="unreachable", iface="", gateway=b"")  # fib6_is_reject
+        if route.iface == "lo" and route.gateway:
+            raise ValueError(f"route {text!r}: Egress device can not be loopback device for this route")
         return route
 
     def _gateway6(self, text: str, route: Route) -> Route:
@@ -382,11 +390,15 @@ class Fib:
         if near or route.onlink:
             if not iface:
                 raise ValueError(f"route {text!r}: the gateway needs a device (Invalid argument)")
+            found = self.lookup6(gateway, iface) if route.onlink else None
+            if found and found.prefix_length and (found.iface != iface or found.kind in _NOT_BEYOND):
+                raise ValueError(f"route {text!r}: Nexthop has invalid gateway or device mismatch")
             return route
-        found = self.lookup6(gateway, iface)
-        if found is None or found.gateway or found.kind != "unicast":
-            raise ValueError(f"route {text!r}: the gateway is not on link (No route to host)")
-        return replace(route, iface=found.iface)
+        for table in (route.table, ""):
+            found = self.lookup6(gateway, iface, table=table)
+            if found and not found.gateway and found.kind not in REJECTS and iface in ("", found.iface):
+                return replace(route, iface=found.iface)
+        raise ValueError(f"route {text!r}: the gateway is not on link (No route to host)")
 
     def _delete(self, request: Request) -> None:
         wanted, given = request.route, request.given
@@ -394,17 +406,17 @@ class Fib:
         for route in table.exact(wanted.table, wanted.prefix, wanted.prefix_length):
             if all(
                 getattr(route, name) == getattr(wanted, name)
-                for word, name in _DELETE_BY.items()
+                for word, name in (_DELETE_BY if request.family == 4 else _DELETE_BY6).items()
                 if word in given and (word != "metric" or wanted.metric)
             ):
                 table.remove(route)
                 return
         raise ValueError(f"route {request.text!r}: there is none such (No such process)")
 
-    def _up(self, text: str, iface: str) -> None:
+    def _up(self, text: str, iface: str, local: bool = False) -> None:
         if iface not in self.interfaces:
             raise ValueError(f"route {text!r}: there is no device {iface!r}")
-        if not self.interfaces[iface].up:
+        if not self.interfaces[iface].up and not local:
             raise ValueError(f"route {text!r}: {iface} is not up")
 
     def _interface(self, iface: str) -> Interface:
@@ -425,6 +437,9 @@ class Fib:
         return known
 
 
+_NOT_BEYOND = REJECTS | {"local", "anycast"}
+# What a removal goes by, if it is given.
+_DELETE_BY6 = {"via": "gateway", "dev": "iface", "metric": "metric", "proto": "protocol"}
 _DELETE_BY = {
     "kind": "kind",
     "via": "gateway",
@@ -434,6 +449,14 @@ _DELETE_BY = {
     "proto": "protocol",
     "scope": "scope",
 }
+
+
+def _twin(table: Table, route: Route) -> bool:
+    """Is there one of the same prefix, metric and next hop?"""
+    return any(
+        (other.metric, other.iface, other.gateway) == (route.metric, route.iface, route.gateway)
+        for other in table.exact(route.table, route.prefix, route.prefix_length)
+    )
 
 
 def _mtu(name: str, mtu: int | Mapping[str, int] | None) -> int:
