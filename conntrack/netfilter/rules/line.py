@@ -3,8 +3,8 @@
 One rule: words are read from left to right, once, as the tool does.  What an option means is decided where it
 stands: `-m multiport --dports 80 -p tcp` is refused, because the ports come before the protocol.
 
-    words ─► getopt ─► command, header conditions ─► Rule, one for each pair of -s and -d addresses
-                  └──► options of matches and of the target ─► builders ─┘
+    words ─► getopt ─► command, header conditions ──────► Rule, one for each pair of -s and -d addresses
+                  └──► loaded: options of matches, target ─► values ─┘
 
 `-p tcp` loads the match `tcp` at the first option that nothing else knows.
 
@@ -13,83 +13,23 @@ Source: xshared.c (do_parse, command_default) of iptables 1.8.9.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .base_options import ALLOWED, COMMANDS, INVERTIBLE, LONG, NOWHERE, SHORT
 from .errors import Refused, RuleError
-from .extension import MATCH, TARGET, Argument, Extension, Given
-from .getopt import MISSING, NONE, OPERAND, OPTIONAL, REQUIRED, UNKNOWN, Found, Getopt, Long
+from .getopt import MISSING, OPERAND, UNKNOWN, Found, Getopt
+from .loaded import Loaded, Place
 from .names import protocol_name
-from .registry import find, is_target_name
+from .registry import is_target_name
 from .rule import Counter, Header, Network, Rule
 from .ruleset import BUILT_IN
 from .text import networks, number, protocol
-from .words import Word
+from .words import BLANKS, LONGEST_NAME, Word
 
-LONGEST_NAME: Final = 28  # characters of a chain, match or target: XT_EXTENSION_MAXNAMELEN - 1
 _LONGEST_IFACE: Final = 15  # IFNAMSIZ - 1
-_MOST_RULES: Final = 0x7FFFFFFF
-# The match's icmp6 under all names of its protocol (xtables_find_match).
-_ICMP6: Final = frozenset(("icmpv6", "ipv6-icmp", "icmp6"))
-
-_SHORT: Final = {
-    **dict.fromkeys("ACDEIMNPRcdgijmopst", REQUIRED),
-    **dict.fromkeys("FLSWXZhw", OPTIONAL),
-    **dict.fromkeys("46Vbfnvx", NONE),
-}
-_LONG: Final = tuple(
-    Long(name, argument, letter)
-    for name, argument, letter in (
-        ("append", REQUIRED, "A"),
-        ("delete", REQUIRED, "D"),
-        ("check", REQUIRED, "C"),
-        ("insert", REQUIRED, "I"),
-        ("replace", REQUIRED, "R"),
-        ("list", OPTIONAL, "L"),
-        ("list-rules", OPTIONAL, "S"),
-        ("flush", OPTIONAL, "F"),
-        ("zero", OPTIONAL, "Z"),
-        ("new-chain", REQUIRED, "N"),
-        ("delete-chain", OPTIONAL, "X"),
-        ("rename-chain", REQUIRED, "E"),
-        ("policy", REQUIRED, "P"),
-        ("source", REQUIRED, "s"),
-        ("destination", REQUIRED, "d"),
-        ("src", REQUIRED, "s"),
-        ("dst", REQUIRED, "d"),
-        ("protocol", REQUIRED, "p"),
-        ("in-interface", REQUIRED, "i"),
-        ("jump", REQUIRED, "j"),
-        ("table", REQUIRED, "t"),
-        ("match", REQUIRED, "m"),
-        ("numeric", NONE, "n"),
-        ("out-interface", REQUIRED, "o"),
-        ("verbose", NONE, "v"),
-        ("wait", OPTIONAL, "w"),
-        ("wait-interval", OPTIONAL, "W"),
-        ("exact", NONE, "x"),
-        ("fragments", NONE, "f"),
-        ("version", NONE, "V"),
-        ("help", OPTIONAL, "h"),
-        ("line-numbers", NONE, "0"),
-        ("modprobe", REQUIRED, "M"),
-        ("set-counters", REQUIRED, "c"),
-        ("goto", REQUIRED, "g"),
-        ("ipv4", NONE, "4"),
-        ("ipv6", NONE, "6"),
-    )
-)
-
-# Which options a command may have beside -v (commands_v_options); -m and its kin are not asked about.
-_RULE_OPTIONS: Final = frozenset("sdpjiocf")
-_ALLOWED: Final = {
-    **dict.fromkeys("AIR", _RULE_OPTIONS),
-    **dict.fromkeys("DC", _RULE_OPTIONS - {"c"}),
-    "P": frozenset("c"),
-    "L": frozenset("nx0"),
-}
-_INVERTIBLE: Final = frozenset("sdpiof")
+_MOST_RULES: Final = 0x7FFFFFFF  # INT_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +70,14 @@ def parse_line(
     return reader.read()
 
 
-@dataclass(slots=True)
-class _Instance:
-    """A match or target that is being read."""
-
-    extension: Extension
-    word: Word
-    given: Given
-
-
 class _Reader:
+    """The state of a line that is being read."""
+
     def __init__(self, words: Sequence[Word], line: int, family: int, table: str) -> None:
         self.line, self.family, self.table = line, family, table
-        self.getopt = Getopt(words, _SHORT)
+        self.getopt = Getopt(words, SHORT)
         self.first = words[0] if words else Word("", 1)
-        self.long: list[Long] = list(_LONG)
+        self.loaded = Loaded(Place(line, family, table))
         self.commands: list[str] = []
         self.chain: Word | None = None
         self.number = 0
@@ -154,21 +87,21 @@ class _Reader:
         self.proto = 0
         self.proto_text = ""
         self.proto_tried = False  # the protocol's own match was loaded because of an unknown option
-        self.matches: list[_Instance] = []
-        self.target: _Instance | None = None
         self.goto = False
         self.counter = (0, 0)
         self.bang: Word | None = None
-        self.foreign = False
+        self.foreign = False  # the line is for the other family from here on
 
     def fail(self, word: Word, message: str) -> RuleError:
+        """`word` is refused for `message`."""
         return RuleError(self.line, word.column, word.text, message)
 
     # --- reading ---------------------------------------------------------------------------------------
 
     def read(self) -> Command:
+        """The whole line."""
         while not self.foreign:
-            found = self.getopt.next(self.long)
+            found = self.getopt.next((*LONG, *self.loaded.long))
             if found is None:
                 break
             if found.key == OPERAND:
@@ -184,7 +117,7 @@ class _Reader:
             if isinstance(found.key, str):
                 self._base(found.key, found)
             else:
-                self._extension(found)
+                self.loaded.option(found, self.getopt, self.bang is not None, self.proto, "p" in self.inverted)
             self.bang = None
         return self._finish()
 
@@ -195,15 +128,26 @@ class _Reader:
             raise self.fail(word, "multiple consecutive ! not allowed")
         self.bang = word
 
+    def _load_protocol(self, word: Word) -> bool:
+        """Load the match of the protocol that -p names, once in a line."""
+        if not self.proto_text or self.proto_tried:
+            return False
+        value = number(self.proto_text, 0, 255)
+        self.proto_tried = self.loaded.try_match(self.proto_text if value is None else protocol_name(value), word)
+        return self.proto_tried
+
     def _base(self, letter: str, found: Found) -> None:
         """An option of the tool itself."""
-        if letter in "ACDEFILNPRSXZ":
+        if letter in COMMANDS:
             self._command(letter, found)
         elif letter in "46":
             self.foreign = int(letter) != self.family
         elif letter == "m":
-            self._match(found)
-        elif letter in "tVhwWMb":
+            if self.bang is not None:
+                raise self.fail(self.bang, "unexpected ! flag before --match")
+            assert found.value is not None
+            self.loaded.add_match(found.value)
+        elif letter in NOWHERE:
             raise self.fail(found.word, f"-{letter} has no place in a line of rules text")
         elif letter != "v":
             self._header(letter, found)
@@ -266,7 +210,7 @@ class _Reader:
         if option in self.options:
             raise self.fail(found.word, f"multiple -{option} flags not allowed")
         if self.bang is not None:
-            if option not in _INVERTIBLE:
+            if option not in INVERTIBLE:
                 raise self.fail(found.word, f"cannot have ! before -{option}")
             self.inverted.add(option)
         self.options[option] = whole
@@ -297,16 +241,10 @@ class _Reader:
             raise self.fail(option, "Invalid target name (too short)")
         if len(name.text.encode()) > LONGEST_NAME:
             raise self.fail(name, f"Invalid target name `{name.text}' ({LONGEST_NAME} chars max)")
-        if any(char.isspace() for char in name.text):
+        if not BLANKS.isdisjoint(name.text):
             raise self.fail(name, f"Invalid target name `{name.text}'")
-        if self.goto:
-            return
-        extension = find(TARGET, name.text, self.family)
-        if extension is not None:
-            self.target = _Instance(extension, name, Given(self.family))
-            self._learn(extension)
-        elif is_target_name(name.text, self.family):
-            raise self.fail(name, f"Couldn't load target `{name.text}': it is not known here")
+        if not self.goto:
+            self.loaded.jump(name)
 
     def _counters(self, found: Found) -> None:
         assert found.value is not None
@@ -325,86 +263,6 @@ class _Reader:
                 raise self.fail(word, f"-c {what} counter not numeric")
         self.counter = (values[0] or 0, values[1] or 0)
 
-    # --- matches and targets ---------------------------------------------------------------------------
-
-    def _match(self, found: Found) -> None:
-        if self.bang is not None:
-            raise self.fail(self.bang, "unexpected ! flag before --match")
-        assert found.value is not None
-        name = found.value
-        if len(name.text.encode()) > LONGEST_NAME:
-            raise self.fail(name, f'Invalid match name "{name.text}" ({LONGEST_NAME} chars max)')
-        extension = self._find_match(name.text)
-        if extension is None:
-            raise self.fail(name, f"Couldn't load match `{name.text}': it is not known here")
-        self._add_match(extension, name)
-
-    def _find_match(self, name: str) -> Extension | None:
-        return find(MATCH, "icmp6" if name in _ICMP6 else name, self.family)
-
-    def _add_match(self, extension: Extension, word: Word) -> None:
-        if all(instance.extension is not extension for instance in self.matches):
-            self._learn(extension)
-        self.matches.append(_Instance(extension, word, Given(self.family)))
-
-    def _learn(self, extension: Extension) -> None:
-        """The options of `extension` are known from now on; before those that were learnt earlier."""
-        self.long[len(_LONG) : len(_LONG)] = [
-            Long(option.name, REQUIRED if option.parse else NONE, (extension.kind, extension.name, option.called))
-            for option in extension.options
-        ]
-
-    def _load_protocol(self, word: Word) -> bool:
-        """Load the match of the protocol that -p names, once in a line."""
-        if not self.proto_text or self.proto_tried:
-            return False
-        value = number(self.proto_text, 0, 255)
-        extension = self._find_match(self.proto_text if value is None else protocol_name(value))
-        if extension is None:
-            return False
-        self.proto_tried = True
-        self._add_match(extension, word)
-        return True
-
-    def _extension(self, found: Found) -> None:
-        assert isinstance(found.key, tuple)
-        kind, name, key = found.key
-        if kind == TARGET:
-            assert self.target is not None
-            instance = self.target
-        else:  # of several -m of one name the last one takes the options
-            instance = [instance for instance in self.matches if instance.extension.name == name][-1]
-        option = next(option for option in instance.extension.options if option.called == key)
-        if key in instance.given:
-            raise self.fail(found.word, f'{name}: option "--{option.name}" can only be used once')
-        if self.bang is not None and not option.invert:
-            raise self.fail(found.word, f'{name}: option "--{option.name}" cannot be inverted')
-        second = ""
-        if option.words == 2:
-            if not self.getopt.operand_follows():
-                raise self.fail(found.word, f"--{option.name} requires two args")
-            second = self.getopt.take().text
-        value = True
-        if option.parse is not None:
-            assert found.value is not None
-            argument = Argument(
-                found.value.text,
-                second,
-                option.name,
-                self.family,
-                self.proto,
-                "p" in self.inverted,
-                instance.given,
-            )
-            value = self._try(option.parse, argument, instance.extension, found.value)
-        instance.given.put(key, value, self.bang is not None)
-
-    def _try(self, function: Callable[[Any], Any], argument: object, extension: Extension, word: Word) -> Any:
-        try:
-            return function(argument)
-        except Refused as refused:
-            raise self.fail(word, f"{extension.name}: {refused.message}") from None
-
     # --- the end of the line ---------------------------------------------------------------------------
 
     def _finish(self) -> Command:
@@ -414,10 +272,8 @@ class _Reader:
                 jump or self.first, 'The "nat" table is not intended for filtering, the use of DROP is inhibited'
             )
         if self.foreign:
-            return self._made([])
-        instances = [*self.matches, *([self.target] if self.target else [])]
-        for instance in instances:
-            self._check_options(instance)
+            return self._made(())
+        self.loaded.check()
         if self.getopt.at < len(self.getopt.words):
             raise self.fail(self.getopt.words[self.getopt.at], "unknown arguments found on commandline")
         if not self.commands:
@@ -430,41 +286,22 @@ class _Reader:
         if chain is not None and len(chain.text.encode()) > LONGEST_NAME:
             raise self.fail(chain, f"chain name `{chain.text}' too long (must be under {LONGEST_NAME + 1} chars)")
         if self.commands[0] not in "ADCIR" or (self.commands[0] == "D" and self.number):
-            return self._made([])
+            return self._made(())
         assert chain is not None
         for names, letter in ((("PREROUTING", "INPUT"), "o"), (("POSTROUTING", "OUTPUT"), "i")):
             if chain.text in names and letter in self.options:
                 raise self.fail(self.options[letter], f"Can't use -{letter} with {chain.text}")
-        values = []
-        for instance in instances:
-            instance.given.proto, instance.given.not_proto = self.proto, "p" in self.inverted
-            values.append(self._build(instance))
-        return self._made([self._rule(source, destination, instances, values) for source, destination in pairs])
+        self.loaded.place = Place(self.line, self.family, self.table, BUILT_IN[self.table].get(chain.text, -1))
+        values = self.loaded.build(self.proto, "p" in self.inverted)
+        return self._made(tuple(self._rule(source, destination, values) for source, destination in pairs))
 
-    def _made(self, rules: list[Rule]) -> Command:
+    def _made(self, rules: tuple[Rule, ...]) -> Command:
         kind = self.commands[0] if self.commands else ""
         chain = self.chain.text if self.chain is not None else ""
-        return Command(kind, self.line, self.first, chain, self.number, tuple(rules), self.policy, self.new_name)
-
-    def _check_options(self, instance: _Instance) -> None:
-        """What must be there, what must not be together [xtables_options_fcheck]."""
-        name, given = instance.extension.name, instance.given
-        for option in instance.extension.options:
-            if option.required and option.called not in given:
-                raise self.fail(instance.word, f'{name}: option "--{option.name}" must be specified')
-            if option.called not in given:
-                continue
-            for other in option.needs:
-                if other not in given:
-                    raise self.fail(instance.word, f'{name}: option "--{option.name}" also requires "--{other}"')
-            for other in option.excludes:
-                if other != option.called and other in given:
-                    raise self.fail(
-                        instance.word, f'{name}: option "--{option.name}" cannot be used together with "--{other}"'
-                    )
+        return Command(kind, self.line, self.first, chain, self.number, rules, self.policy, self.new_name)
 
     def _check_allowed(self) -> None:
-        allowed = frozenset[str]().union(*(_ALLOWED.get(letter, frozenset()) for letter in self.commands))
+        allowed = frozenset[str]().union(*(ALLOWED.get(letter, frozenset()) for letter in self.commands))
         if self.commands[0] == "D" and self.number:
             allowed = frozenset()
         for letter, word in self.options.items():
@@ -500,29 +337,7 @@ class _Reader:
             raise self.fail(word, f"RULE_APPEND failed (Invalid argument): ! -{letter} {word.text} matches nothing")
         return None
 
-    def _build(self, instance: _Instance) -> Any:
-        extension = instance.extension
-        value = self._try(extension.build, instance.given, extension, instance.word)
-        wanted = extension.proto
-        if wanted and (self.proto != wanted or "p" in self.inverted):
-            message = f"RULE_APPEND failed (Invalid argument): {extension.name} needs -p {protocol_name(wanted)}"
-            raise self.fail(instance.word, message)
-        if extension.table and self.table != extension.table:
-            message = (
-                f"RULE_APPEND failed (Invalid argument): {extension.name} is only valid in table {extension.table}"
-            )
-            raise self.fail(instance.word, message)
-        if extension.check is not None and self.chain is not None:
-            hook = BUILT_IN[self.table].get(self.chain.text, -1)
-            try:
-                extension.check(value, hook)
-            except Refused as refused:
-                raise self.fail(instance.word, f"{extension.name}: {refused.message}") from None
-        return value
-
-    def _rule(
-        self, source: Network | None, destination: Network | None, instances: list[_Instance], values: list[Any]
-    ) -> Rule:
+    def _rule(self, source: Network | None, destination: Network | None, values: list[Any]) -> Rule:
         jump = self.options.get("j")
         wildcard = {letter: letter not in self.inverted for letter in "io"}
         ifaces = {letter: self.options[letter].text if letter in self.options else "" for letter in "io"}
@@ -545,23 +360,14 @@ class _Reader:
         )
         return Rule(
             header,
-            tuple(values[: len(self.matches)]),
-            values[-1] if self.target else None,
-            jump.text if jump and not self.target else "",
+            tuple(values[: len(self.loaded.matches)]),
+            values[-1] if self.loaded.target else None,
+            jump.text if jump and not self.loaded.target else "",
             self.goto,
             Counter(*self.counter),
-            any(instance.extension.tracks(value) for instance, value in zip(instances, values, strict=True)),
-            _hooks(instance.extension for instance in instances),
+            self.loaded.tracks(values),
+            self.loaded.hooks(),
         )
-
-
-def _hooks(extensions: Iterable[Extension]) -> tuple[int, ...]:
-    """The hooks that all of them allow, () if none of them restricts any."""
-    allowed: set[int] | None = None
-    for extension in extensions:
-        if extension.hooks:
-            allowed = set(extension.hooks) if allowed is None else allowed & set(extension.hooks)
-    return () if allowed is None else tuple(sorted(allowed)) or (-1,)
 
 
 def check_chain_name(name: str, family: int) -> None:
@@ -572,13 +378,13 @@ def check_chain_name(name: str, family: int) -> None:
         raise Refused(f"chain name not allowed to start with `{name[0]}'")
     if not name or is_target_name(name, family):
         raise Refused("chain name may not clash with target name")
-    if any(char.isspace() for char in name):
+    if not BLANKS.isdisjoint(name):
         raise Refused(f"Invalid chain name `{name}'")
 
 
 def _scan(text: str) -> int | None:
     """sscanf("%llu"): digits at the beginning, a sign allowed."""
-    stripped = text.lstrip(" \t\n\v\f\r")
+    stripped = text.lstrip("".join(BLANKS))
     sign, digits = (stripped[0], stripped[1:]) if stripped[:1] in ("+", "-") else ("", stripped)
     end = 0
     while end < len(digits) and "0" <= digits[end] <= "9":

@@ -13,6 +13,8 @@ Sources: xtables-restore.c, nft.c (nft_prepare and what it calls), nft-cmd.c of 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Final
 
 from ...verdict import ACCEPT, DROP
@@ -20,7 +22,7 @@ from .errors import Refused, RuleError
 from .line import Command, check_chain_name, parse_line
 from .rule import Counter, Rule
 from .ruleset import BUILT_IN, Chain, Ruleset, Table
-from .words import Word, split
+from .words import split
 
 _LONGEST_LINE: Final = 10239  # fgets' buffer in xtables-restore.c; the rest would be read as a further line
 _DEEPEST: Final = 16  # NFT_JUMP_STACK_SIZE
@@ -38,10 +40,10 @@ def load(text: str, family: int, base: Ruleset | None = None, counters: bool = F
     ruleset = Ruleset(family, dict(base.tables) if base is not None else None)
     state: _Transaction | None = None
     number = 0
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
+    for number, line in enumerate(_lines(text), 1):
         if len(line) > _LONGEST_LINE:
             raise RuleError(number, 1, line[:40] + "…", "line too long")
-        if line[0] in "\n#":
+        if line[0] == "\n" or line[0] == "#":
             continue
         if state is not None and line.rstrip("\n") == "COMMIT":
             state.commit(ruleset)
@@ -59,8 +61,21 @@ def load(text: str, family: int, base: Ruleset | None = None, counters: bool = F
     return ruleset
 
 
+def _lines(text: str) -> Iterator[str]:
+    """The lines with their ends, as fgets gives them: nothing but a line feed ends one."""
+    *whole, rest = text.split("\n")
+    yield from (line + "\n" for line in whole)
+    if rest:
+        yield rest
+
+
+def _tokens(line: str) -> list[str]:
+    """The words of a * or : line [strtok]."""
+    return [word for word in re.split("[ \t\n]", line) if word]
+
+
 def _table_name(line: str, number: int) -> str:
-    name = next(iter(line[1:].split()), "")
+    name = next(iter(_tokens(line[1:])), "")
     if name not in BUILT_IN:
         raise RuleError(number, 2, name, f"table name `{name}' invalid")
     return name
@@ -75,13 +90,12 @@ class _Transaction:
         self.family = family
         self.counters = counters
         self.jumps: list[tuple[Command, Chain, Rule]] = []  # every rule that was added, for complaints
-        self.dropped: list[tuple[Command, Chain]] = []  # chains to be deleted
 
     # --- lines -----------------------------------------------------------------------------------------
 
     def chain_line(self, line: str, number: int) -> None:
         """`:CHAIN POLICY [packets:octets]`."""
-        words = line[1:].split(None)
+        words = _tokens(line[1:])
         if not words:
             raise RuleError(number, 1, ":", "chain name invalid")
         name = words[0]
@@ -112,7 +126,7 @@ class _Transaction:
             end = line.find("]")
             packets, colon, octets = line[1:end].partition(":")
             if end < 0 or not colon or not packets or not octets:
-                raise RuleError(number, 1, line.split()[0], "Bad line: need [packets:octets]")
+                raise RuleError(number, 1, _tokens(line)[0], "Bad line: need [packets:octets]")
             start = end + 1
             if self.counters:
                 counters = packets, octets
@@ -238,7 +252,6 @@ class _Transaction:
             if not keep:
                 del chains[chain.name]
             if chain.hook < 0:
-                self.dropped.append((command, chain))
                 if chain.rules or self._referenced(chain.name):
                     raise command.error(f"CHAIN_DEL failed (Device or resource busy): chain {chain.name}")
 
@@ -275,11 +288,5 @@ class _Transaction:
 
 def _counters(text: str) -> tuple[int, int] | None:
     """`[packets:octets]`."""
-    packets, colon, octets = text.removeprefix("[").partition(":")
-    octets = octets.partition("]")[0]
-    if not text.startswith("[") or not colon or not packets.isdigit() or not octets.isdigit():
-        return None
-    return int(packets), int(octets)
-
-
-__all__ = ["Word", "load"]
+    found = re.match(r"\[\s*([0-9]+):\s*([0-9]+)", text, re.ASCII)
+    return None if found is None else (int(found[1]), int(found[2]))

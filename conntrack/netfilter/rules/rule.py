@@ -96,6 +96,21 @@ class Header:
     not_out_iface: bool = False
     not_proto: bool = False
     not_fragment: bool = False
+    # (from, to, mask, value, inverted) of each address, as numbers: every packet of a table meets these first
+    addresses: tuple[tuple[int, int, int, int, bool], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        addresses = []
+        for place, network, inverted in (
+            (0, self.source, self.not_source),
+            (1, self.destination, self.not_destination),
+        ):
+            if network is not None:
+                size = len(network[0])
+                at = (12 if size == 4 else 8) + place * size
+                value, mask = (int.from_bytes(octets, "big") for octets in network)
+                addresses.append((at, at + size, mask, value, inverted))
+        object.__setattr__(self, "addresses", tuple(addresses))
 
     def matches(self, skb: Skb) -> bool:
         """Do all conditions hold?"""
@@ -115,14 +130,8 @@ class Header:
                 same = head.proto == self.proto
             if same == self.not_proto:
                 return False
-        at = 12 if packet.family == 4 else 8
-        if self.source is not None:
-            address, mask = self.source
-            if _within(data, at, address, mask) == self.not_source:
-                return False
-        if self.destination is not None:
-            address, mask = self.destination
-            if _within(data, at + len(address), address, mask) == self.not_destination:
+        for at, end, mask, value, inverted in self.addresses:
+            if (int.from_bytes(data[at:end], "big") & mask == value) == inverted:
                 return False
         return not self.fragment or bool((data[6] & 0x1F) | data[7]) != self.not_fragment
 
@@ -153,12 +162,6 @@ class Header:
 def _named(pattern: str, name: str) -> bool:
     """Does a device name fit?  (`! -i +` says "no device at all": nothing fits `+` there, see `Header.matches`.)"""
     return name.startswith(pattern[:-1]) if pattern.endswith("+") else name == pattern
-
-
-def _within(data: bytes | bytearray, at: int, address: bytes, mask: bytes) -> bool:
-    size = len(address)
-    value = int.from_bytes(data[at : at + size], "big") & int.from_bytes(mask, "big")
-    return value == int.from_bytes(address, "big")
 
 
 @dataclass(frozen=True, slots=True)

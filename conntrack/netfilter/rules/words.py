@@ -9,13 +9,17 @@ Source: xshared.c (add_param_to_argv) of iptables 1.8.9.
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from .errors import RuleError
 
-# Both from xshared.c: the buffer of one parameter, and MAX_ARGC less what the tool adds in front.
+# From xshared.c and xtables.h: the buffer of one parameter, MAX_ARGC less what the tool adds in front.
 LONGEST_WORD: Final = 1023
 MOST_WORDS: Final = 251
+LONGEST_NAME: Final = 28  # octets of the name of a chain, match or target: XT_EXTENSION_MAXNAMELEN - 1
+BLANKS: Final = frozenset(" \t\n\v\f\r")  # isspace(3)
+_PLAIN = re.compile("[^ \t\n]+")
 
 
 class Word(NamedTuple):
@@ -27,6 +31,8 @@ class Word(NamedTuple):
 
 def split(line: str, number: int, start: int = 0) -> list[Word]:
     """The words of `line` (its number is `number`) from offset `start` on; RuleError for what is too long."""
+    if '"' not in line:  # most lines: the same, quickly
+        return _limited([Word(found[0], found.start() + 1) for found in _PLAIN.finditer(line, start)], number)
     words: list[Word] = []
     text: list[str] = []
     begin = -1
@@ -37,8 +43,6 @@ def split(line: str, number: int, start: int = 0) -> list[Word]:
         words.append(Word("".join(text), begin + 1))
         text.clear()
         begin = -1
-        if len(words) > MOST_WORDS:
-            raise RuleError(number, words[-1].column, words[-1].text, "Parser cannot handle more arguments")
 
     for at in range(start, len(line)):
         char = line[at]
@@ -62,10 +66,18 @@ def split(line: str, number: int, start: int = 0) -> list[Word]:
             continue
         begin = at if begin < 0 else begin
         text.append(char)
-        if len(text) > LONGEST_WORD:
-            raise RuleError(number, begin + 1, "".join(text[:40]) + "…", "Parameter too long!")
     if text:
         finish()
+    return _limited(words, number)
+
+
+def _limited(words: list[Word], number: int) -> list[Word]:
+    """The same words, unless they are too many or too long for the tool."""
+    if len(words) > MOST_WORDS:
+        raise RuleError(number, words[-1].column, words[-1].text, "Parser cannot handle more arguments")
+    for word in words:
+        if len(word.text) > LONGEST_WORD:
+            raise RuleError(number, word.column, word.text[:40] + "…", "Parameter too long!")
     return words
 
 

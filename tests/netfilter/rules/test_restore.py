@@ -130,3 +130,14 @@ def test_tracking_and_translation_stand_on_their_hooks_only_for_those_who_ask(
 ) -> None:
     rules = load(f"*{table}\n{lines}\nCOMMIT\n", 4)
     assert (rules.needs_conntrack, rules.has_nat) == (tracking, nat)
+
+
+def test_only_a_line_feed_ends_a_line() -> None:
+    load('*filter\n-A INPUT -m comment --comment "a\x0b\x85\u2028b"\nCOMMIT\n', 4)
+    with pytest.raises(RuleError) as caught:
+        load("*filter\r\nCOMMIT\r\n", 4)
+    assert caught.value.text == "filter\r"
+    with pytest.raises(RuleError) as caught:
+        load("*filter\nCOMMIT\r\n", 4)
+    assert caught.value.text == "COMMIT\r"
+    load("*filter\nCOMMIT", 4)
