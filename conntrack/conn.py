@@ -237,7 +237,7 @@ class Conn:
         if self.status & verdict.SEQ_ADJUST and extra.seqadj is not None:
             shifts = (extra.seqadj[:3], extra.seqadj[3:])
             out["seqadj"] = {
-                side: dict(zip(("pos", "before", "after"), shift, strict=True))
+                side: dict(zip(("pos", "before", "after"), [number & 0xFFFFFFFF for number in shift], strict=True))
                 for side, shift in zip(("orig", "reply"), shifts, strict=True)
             }
         if self.start:

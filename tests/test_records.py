@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.control import SERVER, Control, engine
 from jsonschema import Draft202012Validator
 
-from conntrack import verdict
+from conntrack import Masquerade, verdict
 from conntrack.choices import Choices
 from conntrack.conn import PACKET, Conn
 from conntrack.events import DESTROY, NEW, UPDATE, event_of
@@ -194,3 +195,19 @@ def test_what_no_face_may_say_is_refused(shape: str, change: dict[str, Any], why
 
 def test_an_uncounted_packet_has_a_reason() -> None:
     assert not valid("packet", {name: PACKET_RECORD[name] for name in ("verdict", "counted")})
+
+
+def test_records_of_helpers_are_valid() -> None:
+    control = Control(engine(nat=[Masquerade("198.51.100.1", out_iface="out0")]), public="198.51.100.1")
+    outcome = control.c(b"PORT 10,0,0,2,19,137\r\n")
+    check("packet", outcome.to_dict())
+    check("expectation", next(control.engine.expectations()).to_dict())
+    check("packet", control.c(b"PORT 10,").to_dict())
+    control.connect(SERVER, "198.51.100.1", 20, 5001)
+    for conn in control.engine.conns():
+        check("conn", conn.to_dict())
+    assert "seqadj" in next(control.engine.conns()).to_dict()
+    told = [event.to_dict() for event in control.engine.events]
+    for record in told:
+        check("event", record)
+    assert [record["event"] for record in told][-3:] == ["EXP_NEW", "EXP_DESTROY", "NEW"]

@@ -216,9 +216,9 @@ def _conn(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sides(seqadj: Any) -> Any:
-    """Sequence adjustment as lists of 32-bit numbers, as ctnetlink has it."""
+    """Sequence adjustment as lists."""
     if isinstance(seqadj, dict):
-        return [[value & 0xFFFFFFFF for value in seqadj[side].values()] for side in ("orig", "reply")]
+        return [list(seqadj[side].values()) for side in ("orig", "reply")]
     return seqadj
 
 
