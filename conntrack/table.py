@@ -129,6 +129,7 @@ class Table:
         conns = [
             conn
             for by_key in self.by_protocol
+            if by_key
             for key, conn in by_key.items()
             if key is conn.reply or (key == conn.reply and conn.orig == key)
         ]
