@@ -139,7 +139,7 @@ def _parse_proto(argument: Argument) -> int:
     value = protocol(argument.text)
     # the tool means to refuse `! --ctproto 0`, but looks at the bit of an inverted --ctstatus before it
     refuse_unless(value or not argument.given.inverted("ctstatus"), "rule would never match protocol")
-    return value
+    return value & 0xFF  # 262, "mptcp", becomes 6
 
 
 def _parse_host(argument: Argument) -> tuple[bytes, bytes]:

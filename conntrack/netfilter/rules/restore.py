@@ -264,20 +264,23 @@ class _Transaction:
         """Check the whole as the kernel does and put it into `ruleset`."""
         for chain in self.table.chains.values():
             if chain.hook >= 0:
-                self._validate(chain, chain.hook, ())
+                self._validate(chain, chain.hook, (), {})
         ruleset.tables.pop(self.table.name, None)
         if self.exists:
             ruleset.tables[self.table.name] = self.table
 
-    def _validate(self, chain: Chain, hook: int, above: tuple[str, ...]) -> None:
-        """Follow every jump [nft_chain_validate]."""
+    def _validate(self, chain: Chain, hook: int, above: tuple[str, ...], seen: dict[str, int]) -> None:
+        """Follow every jump [nft_chain_validate]; `seen`: how deep each chain was found to be in order."""
+        if seen.get(chain.name, -1) >= len(above):
+            return
         for rule in chain.rules:
             if rule.hooks and hook not in rule.hooks:
                 raise self._complaint(rule, f"RULE_APPEND failed (Invalid argument): rule in chain {chain.name}")
             if rule.jump:
                 if len(above) + 1 >= _DEEPEST or rule.jump in above or rule.jump == chain.name:
                     raise self._complaint(rule, f"RULE_APPEND failed (Too many links): rule in chain {chain.name}")
-                self._validate(self.table.chains[rule.jump], hook, (*above, chain.name))
+                self._validate(self.table.chains[rule.jump], hook, (*above, chain.name), seen)
+        seen[chain.name] = len(above)
 
     def _complaint(self, rule: Rule, message: str) -> RuleError:
         for command, _, known in self.jumps:

@@ -31,6 +31,7 @@ _EXPECT_EVENTS = ("new",)
 _ORIGINAL, _REPLY, _BOTH = 1, 2, 3
 _HELPER_NAME = 15  # octets that the kernel's structure holds of a helper's name, 31 of a policy's
 _POLICY_NAME = 31
+_POLICY_READ_BACK = 4  # what the kernel gives back of it: its notion of the user's part ends there
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Ct:
     """What the rule says; `template` is what that means.
 
     zone     number, None for the packet mark's low 16 bits    directions  bit 0 original, bit 1 reply
+    policy   of timeouts: only where --notrack makes that it is never looked for, as none can be made here yet
     """
 
     notrack: bool = False
@@ -46,6 +48,7 @@ class Ct:
     expect_events: int = 0
     zone: int | None = 0
     directions: int = _BOTH
+    policy: str = ""
     name: str = "CT"
 
     @property
@@ -70,6 +73,8 @@ class Ct:
         words = ["--notrack"] if self.notrack else []
         if self.helper:
             words.append(f"--helper {self.helper}")
+        if self.policy:
+            words.append(f"--timeout {self.policy[:_POLICY_READ_BACK]}")
         for option, names, mask in (
             ("ctevents", _EVENTS, self.events),
             ("expevents", _EXPECT_EVENTS, self.expect_events),
@@ -138,6 +143,7 @@ def _build(given: Given) -> Ct:
         given.get("expevents", 0),
         None if by_mark else zone,
         directions or _BOTH,
+        policy,
     )
 
 

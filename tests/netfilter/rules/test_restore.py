@@ -82,6 +82,12 @@ def test_chains_may_be_sixteen_deep_and_no_deeper() -> None:
         return "\n".join(["*filter", *lines, *jumps, "COMMIT", ""])
 
     load(tower(15), 4)
+    load(
+        tower(15).replace(
+            "COMMIT", "\n".join(f"-A C{n} -j C{n + 1}" for n in range(14) for _ in range(9)) + "\nCOMMIT"
+        ),
+        4,
+    )
     with pytest.raises(RuleError, match="Too many links"):
         load(tower(16), 4)
 
