@@ -103,10 +103,10 @@ class HelperHook:
             return
         adjusts = bool(conn.status & SEQ_ADJUST) and not loopback  # a packet that is changed here is not shifted
         direction = REPLY if ctinfo == ESTABLISHED_REPLY else ORIGINAL
-        mangled = packet.grown
+        mangled = False
         helper = HELPERS.get(conn.extra.helper)
         if helper is not None and packet.proto == conn.proto and packet.end == packet.length:
-            self._help(helper, conn, ctinfo, direction, packet)
+            mangled = self._help(helper, conn, ctinfo, direction, packet)
             if packet.verdict == DROP:
                 return
         area = conn.extra.seqadj
@@ -114,7 +114,7 @@ class HelperHook:
             if not seqadj.adjust(packet, area, direction):
                 self._stats.drop += 1
                 self._drop(packet, reasons.SEQ_ADJUST)
-            elif packet.grown != mangled:
+            elif mangled:
                 mangle.sum_anew(packet)
 
     def ack_shift(self, conn: Conn, direction: int, packet: Packet) -> int:
@@ -126,7 +126,8 @@ class HelperHook:
         ack = int.from_bytes(packet.data[at : at + 4], "big")
         return seqadj.shift(area, 1 - direction, (ack - 1) & 0xFFFFFFFF)
 
-    def _help(self, helper: Helper, conn: Conn, ctinfo: int, direction: int, packet: Packet) -> None:
+    def _help(self, helper: Helper, conn: Conn, ctinfo: int, direction: int, packet: Packet) -> bool:
+        """Let the helper read and carry its answer out; was the payload edited?"""
         if helper.contiguous and ctinfo in (ESTABLISHED, ESTABLISHED_REPLY):
             mangle.join(packet)
         data, l4 = packet.data, packet.l4
@@ -147,19 +148,23 @@ class HelperHook:
             conn.own_extra().helper_memory = answer.memory
         if answer.reason:
             self._drop(packet, answer.reason, answer.numbers)
-            return
+            return False
+        edited = False
         made: Expectation | None = None
         for action in answer.actions:
             if isinstance(action, Expect):
                 made, reason = self._expect(helper, conn, action)
                 if made is None:
                     self._drop(packet, reason, (helper.name,))
-                    return
+                    break
             elif not self._edit(conn, direction, packet, action, seq, made):
                 if made is not None:
                     self._expectations.remove(made)
                 self._drop(packet, reasons.HELPER_MANGLE, (helper.name,))
-                return
+                break
+            else:
+                edited = True
+        return edited
 
     def _expect(self, helper: Helper, conn: Conn, wanted: Expect) -> tuple[Expectation | None, str]:
         """(the expectation, ""), or (None, why not)."""

@@ -66,21 +66,21 @@ def adjust(packet: Packet, area: Area, direction: int) -> bool:
         return False
     if packet.end < l4 + _HEADER:
         return True  # the capture cut it: nothing to renumber
-    data = writable(packet)
+    data = packet.data
     here, other = (area[3:], area[:3]) if direction == REPLY else (area[:3], area[3:])
     pos, before, after = here
     (seq,) = _U32.unpack_from(data, l4 + 4)
-    _put(data, l4, l4 + 4, seq + (after if (pos - seq) & _SIGN else before))
+    _put(packet, l4 + 4, seq + (after if (pos - seq) & _SIGN else before))
     if not data[l4 + 13] & ACK:
         return True
     (ack,) = _U32.unpack_from(data, l4 + 8)
-    _put(data, l4, l4 + 8, _taken_back(ack, other))
-    return _adjust_sack(packet, data, other)
+    _put(packet, l4 + 8, _taken_back(ack, other))
+    return _adjust_sack(packet, other)
 
 
-def _adjust_sack(packet: Packet, data: bytearray, other: tuple[int, ...]) -> bool:
+def _adjust_sack(packet: Packet, other: tuple[int, ...]) -> bool:
     """Take the edges of every SACK block back [nf_ct_sack_adjust]; False: the options cannot be read."""
-    l4 = packet.l4
+    data, l4 = packet.data, packet.l4
     at, end = l4 + _HEADER, l4 + (data[l4 + 12] >> 4) * 4
     if end > packet.length:
         return False
@@ -98,7 +98,7 @@ def _adjust_sack(packet: Packet, data: bytearray, other: tuple[int, ...]) -> boo
         if kind == _SACK and size >= 10 and (size - 2) % 8 == 0:
             for edge_at in range(at + 2, at + size, 4):
                 (edge,) = _U32.unpack_from(data, edge_at)
-                _put(data, l4, edge_at, _taken_back(edge, other))
+                _put(packet, edge_at, _taken_back(edge, other))
         at += size
     return True
 
@@ -109,10 +109,14 @@ def _taken_back(ack: int, other: tuple[int, ...]) -> int:
     return ack - (after if (pos - ((ack - before) & _MASK)) & _SIGN else before)
 
 
-def _put(data: bytearray, l4: int, at: int, value: int) -> None:
-    """Write 32 bits into the segment, and what they change into its checksum."""
+def _put(packet: Packet, at: int, value: int) -> None:
+    """Write 32 bits into the segment, if they are others, and what they change into its checksum."""
     new = _U32.pack(value & _MASK)
-    change = difference(bytes(data[at : at + 4]), new)
+    old_word = bytes(packet.data[at : at + 4])
+    if new == old_word:
+        return
+    data, l4 = writable(packet), packet.l4
+    change = difference(old_word, new)
     data[at : at + 4] = new
     old = (data[l4 + 16] << 8) | data[l4 + 17]
     checksum = update(old, change)
