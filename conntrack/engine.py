@@ -14,7 +14,7 @@ that a box with rules calls one by one from its hooks:
     receive(octets, wire_length)                -> packet: parsed and whole, or HELD
     enter(packet, hook, zone, template)         -> conn, ctinfo
     translate(conn, ctinfo, packet, manip, …)   -> the packet rewritten, or dropped
-    leave(conn, ctinfo, packet)                 -> confirmed (or dropped), events sent
+    leave(conn, ctinfo, packet)                 -> read by its helper, renumbered, confirmed (or dropped), events
 
 Bad bytes never raise: they become INVALID, with a reason and a counter, and travel on unchanged.  Only a wrong
 argument raises.  No socket, clock, thread or random number is used: time, seed and choices are given in.

@@ -17,6 +17,10 @@ the timer, it reads as the full value.  `end` is the kernel's `stop`: the time o
 that had passed before.  A record's `bits` (see verdict.EVENT_NAMES) say in words what ctnetlink leaves to be
 guessed from its attributes.
 
+An expectation comes with EXP_NEW and goes with EXP_DESTROY, used, timed out or flushed alike; whether that is told
+is its master's affair (`Template.expect_events`).  A master's DESTROY precedes those of its expectations, a used
+expectation's EXP_DESTROY the NEW of the connection.
+
 Sources: nf_conntrack_netlink.c (ctnetlink_conntrack_event), nf_conntrack_ecache.c, nf_conntrack_core.c
 (nf_ct_delete), all of Linux 6.18; checked against `conntrack -E`.
 """
