@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..wire.checksum import GOOD, ones_sum, pseudo_sum, verify
 from ..wire.packet import Packet
-from . import datagram, ip_options
+from . import datagram, errors4, errors6, ip_options
 from .addresses import is_link_local
 from .datagram import ICMP, ICMPV6, TCP, UDP, UDPLITE
 from .fib import Route
@@ -99,7 +99,7 @@ def _icmp(own: Own, packet: Packet, iface: str, wide: bool, now: int, options: O
     counted = own.limited4(kind, code)
     if counted and iface != "lo" and not own.any_left(now):
         return None
-    return own.send4(data, sender, source, kind, code, info, data[1], now, options, counted, 0, body)
+    return errors4.send4(own, data, sender, source, kind, code, info, data[1], now, options, counted, 0, body)
 
 
 def _udp(own: Own, packet: Packet, iface: str, proto: int, now: int, options: Options | None) -> bytes | None:
@@ -290,7 +290,11 @@ def _icmpv6(own: Own, packet: Packet, iface: str, route: Route | None, at: int, 
     tclass = (data[0] & 15) << 4 | data[1] >> 4
     info = int.from_bytes(message[4:8], "big")
     way = own.fib.output(sender, source, iface)
-    return own.send6(message[8:], sender, way, _ECHO_REPLY6, message[1], info, tclass, now, False), False, way
+    return (
+        errors6.send6(own, message[8:], sender, way, _ECHO_REPLY6, message[1], info, tclass, now, False),
+        False,
+        way,
+    )
 
 
 def _advertise(own: Own, packet: Packet, iface: str, message: bytes) -> bytes | None:

@@ -17,11 +17,13 @@ from namespace import drain, new_namespace, open_tun, run, visit, write_sysctl
 from conntrack.choices import Choices
 from conntrack.netfilter import ip_options
 from conntrack.netfilter.arrival import arrive
+from conntrack.netfilter.ip_options import Options
 from conntrack.netfilter.own import Own
 from conntrack.netfilter.routing import Fib, Route
 from conntrack.netfilter.settings import HostSysctl
 from conntrack.netfilter.ttl import lower_hop_limit
 from conntrack.sysctl import Sysctl
+from conntrack.verdict import FORWARD, LOCAL_IN
 from conntrack.wire.packet import Packet, parse
 
 Out = list[tuple[str, bytes]]
@@ -92,6 +94,7 @@ class OurBox:
         self.fib = Fib(interfaces, routes, sysctl=self.settings)
         self.own = Own(self.fib, self.settings, Choices())
         self.out: Out = []
+        self.reject = {4: "", 6: ""}  # a word of --reject-with: what a REJECT rule in FORWARD and INPUT says
 
     def send(self, octets: bytes, iface: str, now: int) -> Out:
         """Let a packet arrive at `now`; what left."""
@@ -99,15 +102,15 @@ class OurBox:
         self._arrive(octets, iface, now)
         return self.out
 
-    def _say(self, octets: bytes | None, now: int, route: Route | None = None) -> None:
-        """An own packet: out by its route, or straight in again."""
+    def _say(self, octets: bytes | None, now: int, route: Route | None = None, anywhere: bool = False) -> None:
+        """An own packet: out by its route, or straight in again; `anywhere`: not bound to where the cause came in."""
         if octets is None:
             return
         middle, end = (16, 20) if octets[0] >> 4 == 4 else (24, 40)
         source = octets[12:16] if end == 20 else octets[8:24]
-        route = route or self.fib.output(
-            octets[middle:end], source if any(source) else b"", near(octets, self.iface)
-        )
+        if route is None:
+            device = "" if anywhere else near(octets, self.iface)
+            route = self.fib.output(octets[middle:end], source if any(source) else b"", device)
         if route.why:
             return
         if route.iface == "lo":
@@ -142,6 +145,10 @@ class OurBox:
             return
         if route.kind != "unicast" and _incomplete(packet):
             return
+        word = self.reject[packet.family]
+        if route.kind != "unicast" and word and iface != "lo":
+            self._reject(packet, LOCAL_IN, word, now, options)
+            return
         if route.kind != "unicast":
             for answer in self.own.answers(packet, iface, route, now, options):
                 self._say(answer.octets, now, answer.route)
@@ -165,9 +172,16 @@ class OurBox:
         lower_hop_limit(packet)
         if packet.family == 4 and route.redirect:
             self._say(self.own.redirect(packet, iface, route, now, options), now)
+        if word:
+            self._reject(packet, FORWARD, word, now, options)
+            return
         if options is not None:
             ip_options.forward(packet, options, route, self.fib)
         self.out.append((route.iface, bytes(packet.data)))
+
+    def _reject(self, packet: Packet, hook: int, word: str, now: int, options: Options | None) -> None:
+        answer = self.own.reject(packet, self.iface, hook, word, now, options)
+        self._say(answer, now, anywhere=word == "tcp-reset")
 
     def _source6(self, data: bytes | bytearray, iface: str, now: int) -> bool:
         """May it leave by another device? [ip6_forward]"""
