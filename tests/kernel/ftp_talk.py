@@ -122,6 +122,18 @@ def said(rng: random.Random, end: End) -> bytes:
     return line + rng.choice((b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"", b"\r\nNOOP\r\n"))
 
 
+def written(rng: random.Random, address: str) -> str:
+    """An IPv6 address in one of its forms, now and then with a character too many or too few."""
+    packed = ip_address(address).packed
+    tail = ".".join(map(str, packed[12:]))
+    forms = (address, address, ip_address(address).exploded, address.upper(), f"{address[:-1]}{tail}")
+    shown = rng.choice(forms)
+    if rng.random() < 0.15:
+        place = rng.randrange(len(shown))
+        shown = shown[:place] + rng.choice(("", ":", "0", ".", "g", "::")) + shown[place + rng.randrange(2) :]
+    return shown
+
+
 def announcement(rng: random.Random, server: bool, address: str, port: int) -> bytes:
     """A command, or a reply, that announces `address` and `port`, without the end of the line."""
     six = ":" in address
@@ -134,6 +146,6 @@ def announcement(rng: random.Random, server: bool, address: str, port: int) -> b
             return f"229 Entering{blank}({mark * 3}{port}{mark})".encode()
         return rng.choice((f"227 Passive{blank}({numbers})", f"227 {numbers}.", f"227 ={numbers} go")).encode()
     if six or rng.random() < 0.4:
-        shown = ip_address(address).exploded if six and rng.random() < 0.2 else address
+        shown = written(rng, address) if six else address
         return f"EPRT{blank}{mark}{2 if six else 1}{mark}{shown}{mark}{port}{mark}".encode()
     return f"PORT{blank}{numbers}".encode()
