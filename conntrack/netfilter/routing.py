@@ -15,19 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from ipaddress import ip_address
 
-from . import addresses, route_input, route_output
+from . import addresses, route_change, route_input, route_output
 from .addresses import HOST, LINK, NOWHERE, UNIVERSE, Address, Interface
 from .conf import Conf
 from .fib import REJECTS, Route, Table
-from .route_text import Request, parse_route
+from .route_text import parse_route
 
 __all__ = ["Fib", "Route"]
 
 _DEVICE_MTU = 1500
 _LOOPBACK_MTU = 65536
-_METRIC6, _KERNEL_METRIC6 = 1024, 256  # IP6_RT_PRIO_USER, IP6_RT_PRIO_ADDRCONF
+_KERNEL_METRIC6 = 256  # IP6_RT_PRIO_ADDRCONF
 _CACHE = 4096  # answers kept
 
 
@@ -115,14 +114,16 @@ class Fib:
         request = parse_route(text)
         self._answers.clear()
         if request.verb in ("del", "delete") or not present:
-            self._delete(request)
+            route_change.delete(self, request)
             return
-        route = self._resolve4(request) if request.family == 4 else self._resolve6(request)
+        route = (
+            route_change.resolve4(self, request) if request.family == 4 else route_change.resolve6(self, request)
+        )
         table = self.ipv4 if request.family == 4 else self.ipv6
         if route.kind == "local" and request.family == 4:
             self.custom_local = True
         if request.verb == "append":
-            if request.family == 6 and _twin(table, route):
+            if request.family == 6 and route_change.twin(table, route):
                 raise ValueError(f"route {text!r}: there is one already (File exists)")
             table.append(route)
         elif not table.add(route, replace=request.verb in ("replace", "change")):
@@ -313,112 +314,6 @@ class Fib:
     def _add(self, family: int, route: Route) -> None:
         (self.ipv4 if family == 4 else self.ipv6).append(route)
 
-    # ── routes by text ──────────────────────────────────────────────────────────────────────────────
-
-    def _resolve4(self, request: Request) -> Route:
-        route, text = request.route, request.text
-        if route.kind in REJECTS:
-            return route
-        if {"local": HOST, "broadcast": LINK, "anycast": LINK}.get(route.kind, UNIVERSE) > route.scope:
-            raise ValueError(f"route {text!r}: scope is too wide for a {route.kind} route (Invalid scope)")
-        if route.scope >= NOWHERE:
-            raise ValueError(f"route {text!r}: Invalid scope")
-        if route.iface:
-            self._up(text, route.iface, local=route.scope == HOST)
-        elif not route.gateway:
-            raise ValueError(f"route {text!r}: neither a gateway nor a device (No such device)")
-        if route.source and not self.is_local(route.source):
-            raise ValueError(f"route {text!r}: {ip_address(route.source)} is no local address (Invalid prefsrc)")
-        if route.scope == HOST:
-            if route.gateway:
-                raise ValueError(f"route {text!r}: Route with host scope can not have a gateway")
-            return replace(route, next_scope=NOWHERE)
-        if route.gateway:
-            return self._gateway4(text, route)
-        if route.onlink:
-            raise ValueError(f"route {text!r}: onlink without a gateway (Invalid flags for nexthop)")
-        return replace(route, next_scope=HOST)
-
-    def _gateway4(self, text: str, route: Route) -> Route:
-        """The route with the device and scope of its next hop [fib_check_nh_v4_gw]."""
-        invalid = f"route {text!r}: Nexthop has invalid gateway"
-        if route.onlink:
-            if route.scope >= LINK or not route.iface:
-                raise ValueError(f"route {text!r}: onlink asks for a device and a scope wider than link")
-            if self._type4(route.gateway, route.iface) != "unicast":
-                raise ValueError(invalid)
-            return replace(route, next_scope=LINK)
-        # The gateway must be on link: a route narrower than this one, and none of scope universe.
-        found = self.lookup(route.gateway, route.iface, max(route.scope + 1, LINK))
-        if found is None or found.kind not in ("unicast", "local"):
-            raise ValueError(invalid)
-        self._up(text, found.iface)
-        return replace(route, iface=found.iface, next_scope=found.scope)
-
-    def _type4(self, address: bytes, iface: str) -> str:
-        if address[0] >= 224 or not address[0]:
-            return "multicast" if 224 <= address[0] < 240 else "broadcast"
-        found = self.lookup(address)
-        return found.kind if found and found.iface == iface else "unicast"
-
-    def _resolve6(self, request: Request) -> Route:
-        route, text = request.route, request.text
-        if not route.metric:
-            route = replace(route, metric=_METRIC6)
-        near = addresses.is_link_local(route.source or bytes(16))
-        if route.source and not self.is_own(route.source, route.iface if near else ""):
-            raise ValueError(f"route {text!r}: {ip_address(route.source)} is no local address (Invalid source)")
-        if route.kind in REJECTS:
-            return replace(route, iface="", gateway=b"")
-        if route.gateway:
-            route = self._gateway6(text, route)
-        elif not route.iface:
-            raise ValueError(f"route {text!r}: neither a gateway nor a device (No such device)")
-        self._up(text, route.iface)
-        if route.iface == "lo" and route.gateway:
-            raise ValueError(f"route {text!r}: Egress device can not be loopback device for this route")
-        return route
-
-    def _gateway6(self, text: str, route: Route) -> Route:
-        """The route with the device of its next hop [ip6_validate_gw, ip6_route_check_nh]."""
-        gateway, iface = route.gateway, route.iface
-        if gateway[0] == 0xFF or gateway == bytes(16):
-            raise ValueError(f"route {text!r}: Invalid gateway address")
-        near = addresses.is_link_local(gateway)
-        if self.is_own(gateway, iface if near else ""):
-            raise ValueError(f"route {text!r}: Gateway can not be a local address")
-        if near or route.onlink:
-            if not iface:
-                raise ValueError(f"route {text!r}: the gateway needs a device (Invalid argument)")
-            found = self.lookup6(gateway, iface) if route.onlink else None
-            if found and found.prefix_length and (found.iface != iface or found.kind in _NOT_BEYOND):
-                raise ValueError(f"route {text!r}: Nexthop has invalid gateway or device mismatch")
-            return route
-        for table in (route.table, ""):
-            found = self.lookup6(gateway, iface, table=table)
-            if found and not found.gateway and found.kind not in REJECTS and iface in ("", found.iface):
-                return replace(route, iface=found.iface)
-        raise ValueError(f"route {text!r}: the gateway is not on link (No route to host)")
-
-    def _delete(self, request: Request) -> None:
-        wanted, given = request.route, request.given
-        table = self.ipv4 if request.family == 4 else self.ipv6
-        for route in table.exact(wanted.table, wanted.prefix, wanted.prefix_length):
-            if all(
-                getattr(route, name) == getattr(wanted, name)
-                for word, name in (_DELETE_BY if request.family == 4 else _DELETE_BY6).items()
-                if word in given and (word != "metric" or wanted.metric)
-            ):
-                table.remove(route)
-                return
-        raise ValueError(f"route {request.text!r}: there is none such (No such process)")
-
-    def _up(self, text: str, iface: str, local: bool = False) -> None:
-        if iface not in self.interfaces:
-            raise ValueError(f"route {text!r}: there is no device {iface!r}")
-        if not self.interfaces[iface].up and not local:
-            raise ValueError(f"route {text!r}: {iface} is not up")
-
     def _interface(self, iface: str) -> Interface:
         if iface not in self.interfaces:
             raise ValueError(f"there is no device {iface!r}")
@@ -435,28 +330,6 @@ class Fib:
         if known is None:
             known = self._answers[key] = ask(self, one, other, iface, proto)
         return known
-
-
-_NOT_BEYOND = REJECTS | {"local", "anycast"}
-# What a removal goes by, if it is given.
-_DELETE_BY6 = {"via": "gateway", "dev": "iface", "metric": "metric", "proto": "protocol"}
-_DELETE_BY = {
-    "kind": "kind",
-    "via": "gateway",
-    "dev": "iface",
-    "src": "source",
-    "metric": "metric",
-    "proto": "protocol",
-    "scope": "scope",
-}
-
-
-def _twin(table: Table, route: Route) -> bool:
-    """Is there one of the same prefix, metric and next hop?"""
-    return any(
-        (other.metric, other.iface, other.gateway) == (route.metric, route.iface, route.gateway)
-        for other in table.exact(route.table, route.prefix, route.prefix_length)
-    )
 
 
 def _mtu(name: str, mtu: int | Mapping[str, int] | None) -> int:

@@ -103,7 +103,7 @@ class OurBox:
         return self.out
 
     def _say(self, octets: bytes | None, now: int, route: Route | None = None, anywhere: bool = False) -> None:
-        """An own packet: out by its route, or straight in again; `anywhere`: not bound to where the cause came in."""
+        """An own packet: out by its route, or straight in again; `anywhere`: whatever device the cause came by."""
         if octets is None:
             return
         middle, end = (16, 20) if octets[0] >> 4 == 4 else (24, 40)
