@@ -29,7 +29,7 @@ import machine  # noqa: E402
 from generate import Play  # noqa: E402
 from pair import Pair, last, play  # noqa: E402
 from scenario import Scenario  # noqa: E402
-from script import report  # noqa: E402
+from packet_script import report  # noqa: E402
 from shrink import labels, shrink  # noqa: E402
 
 Result = dict[str, Any]
