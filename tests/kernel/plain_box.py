@@ -24,7 +24,7 @@ from conntrack.netfilter.settings import HostSysctl
 from conntrack.netfilter.ttl import lower_hop_limit
 from conntrack.sysctl import Sysctl
 from conntrack.verdict import FORWARD, LOCAL_IN
-from conntrack.wire.packet import Packet, parse
+from conntrack.wire.packet import Packet, parse, walk_ipv6
 
 Out = list[tuple[str, bytes]]
 Addresses = Mapping[str, Iterable[str]]
@@ -95,6 +95,7 @@ class OurBox:
         self.own = Own(self.fib, self.settings, Choices())
         self.out: Out = []
         self.reject = {4: "", 6: ""}  # a word of --reject-with: what a REJECT rule in FORWARD and INPUT says
+        self.only_tcp: frozenset[int] = frozenset()  # families where that rule is for TCP only
 
     def send(self, octets: bytes, iface: str, now: int) -> Out:
         """Let a packet arrive at `now`; what left."""
@@ -146,6 +147,8 @@ class OurBox:
         if route.kind != "unicast" and _incomplete(packet):
             return
         word = self.reject[packet.family]
+        if packet.family in self.only_tcp and not _is_tcp(packet):
+            word = ""
         if route.kind != "unicast" and word and iface != "lo":
             self._reject(packet, LOCAL_IN, word, now, options)
             return
@@ -201,6 +204,14 @@ def _incomplete(packet: Packet) -> bool:
     while proto in (0, 43, 60) and at + 8 <= packet.end:
         proto, at = packet.data[at], at + (packet.data[at + 1] + 1) * 8
     return proto == 44 and any(packet.data[at + 2 : at + 4])
+
+
+def _is_tcp(packet: Packet) -> bool:
+    """As -p tcp sees it."""
+    if packet.family == 4:
+        return packet.data[9] == 6
+    proto, _, _, fault = walk_ipv6(packet.data, 0, packet.end, packet.length)
+    return proto == 6 and not fault
 
 
 def near(octets: bytes, iface: str) -> str:

@@ -1,0 +1,214 @@
+"""A router without rules: random packets under random settings, through the kernel and through our parts.
+
+Which packet is answered by which, forwarded or dropped, each octet of it, how often and with which options.  What
+the kernel draws is blanked (IP identification, flow label) and so are times of day.  The clock of our box is the
+kernel's tick (CLOCK_MONOTONIC_COARSE), so rate limits end on the same one.
+
+CONNTRACK_OWN_SEEDS says how many boxes there shall be.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+from random import Random
+
+import pytest
+from harness import available
+from odd_packets import ROUTES, odd_packet
+from packets import UDP, ip, udp
+from plain_box import KernelBox, OurBox, Out
+
+_TICK = 6  # CLOCK_MONOTONIC_COARSE of time.h, which Python does not name
+SEEDS = int(os.environ.get("CONNTRACK_OWN_SEEDS", "8"))
+PACKETS = 1000
+
+UNLIMITED = {
+    "net.ipv4.icmp_ratelimit": 0,
+    "net.ipv6.icmp.ratelimit": 0,
+    "net.ipv4.icmp_msgs_per_sec": 10**6,  # its price is drawn: out of the way
+    "net.ipv4.icmp_msgs_burst": 10**6,
+}
+BOXES = (
+    {"in0": ["10.0.0.1/24", "fd00:1::1/64"], "out0": ["198.51.100.1/24", "2001:db8:2::1/64"]},
+    {
+        "in0": ["10.0.0.1/24", "10.0.0.2/24", "10.9.0.1/16 brd +", "fd00:1::1/64", "fd00:1::2/64", "fe80::1/64"],
+        "out0": ["198.51.100.1/24", "2001:db8:2::1/64", "fe80::2/64"],
+    },
+    {
+        "in0": ["10.0.0.1/24", "fd00:1::1/64"],
+        "out0": [
+            "198.51.100.1/31",
+            "10.0.0.200/32",
+            "169.254.1.1/16 scope link",
+            "2001:db8:2::1/127",
+            "2600::7/128",
+        ],
+    },
+    {"in0": [], "out0": ["198.51.100.1/24", "2001:db8:2::1/64", "fd00:1::1/128"]},
+    {"in0": ["fe80::1/64"], "out0": ["fe80::1/64", "2001:db8:2::1/64"]},
+)
+_BOTH = (
+    *(("rp_filter", (0, 1, 2), 0.3), ("accept_local", (0, 1), 0.2), ("accept_source_route", (0, 1), 0.6)),
+    *(("send_redirects", (0, 1), 0.3), ("shared_media", (0, 1), 0.3), ("route_localnet", (0, 1), 0.15)),
+    ("bc_forwarding", (0, 1), 0.2),
+)
+_REJECTS = (
+    *(("icmp-net-unreachable", "icmp6-no-route"), ("icmp-host-unreachable", "icmp6-adm-prohibited")),
+    *(("icmp-proto-unreachable", "icmp6-addr-unreachable"), ("icmp-port-unreachable", "icmp6-port-unreachable")),
+    *(("icmp-net-prohibited", "icmp6-policy-fail"), ("icmp-host-prohibited", "icmp6-reject-route")),
+    *(("icmp-admin-prohibited", "tcp-reset"), ("tcp-reset", "icmp6-port-unreachable")),
+)
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(available() is not None, reason=available() or ""),
+]
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_router_under_random_settings_does_and_says_what_the_kernel_does(seed: int) -> None:
+    random = Random(f"own {seed}")
+    box, settings = BOXES[seed % len(BOXES)], _settings(random)
+    routes = [text for text in _accepted(box) if random.random() < 0.85]
+    _compare(random, KernelBox(box, routes, settings), OurBox(box, routes, settings), PACKETS)
+
+
+@pytest.mark.parametrize("words", _REJECTS, ids=lambda words: " ".join(words))
+def test_reject_answers_whom_the_kernel_answers(words: tuple[str, str]) -> None:
+    kernel, ours = KernelBox(BOXES[0], ROUTES, UNLIMITED), OurBox(BOXES[0], ROUTES, UNLIMITED)
+    ours.reject = {4: words[0], 6: words[1]}
+    ours.only_tcp = frozenset(family for family, word in ours.reject.items() if word == "tcp-reset")
+    for program, word in zip(("iptables", "ip6tables"), words, strict=True):
+        protocol = ("-p", "tcp") if word == "tcp-reset" else ()
+        for chain in ("FORWARD", "INPUT"):
+            kernel.run(program, "-A", chain, "!", "-i", "lo", *protocol, "-j", "REJECT", "--reject-with", word)
+    _compare(Random(f"reject {words}"), kernel, ours, PACKETS // 2)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"net.ipv4.icmp_ratelimit": 200, "net.ipv6.icmp.ratelimit": 1000},
+        {"net.ipv4.icmp_ratelimit": 10, "net.ipv4.icmp_ratemask": 0xFFFF, "net.ipv6.icmp.ratelimit": 300},
+    ],
+    ids=["default", "slower", "every type"],
+)
+def test_errors_and_redirects_are_sent_as_seldom_as_by_the_kernel(limits: dict[str, int]) -> None:
+    settings = {"net.ipv4.icmp_msgs_per_sec": 10**6, "net.ipv4.icmp_msgs_burst": 10**6, **limits}
+    routes = [*ROUTES[:3], "-6 unreachable 2600:1::/32", "-6 2600:7::/48 dev out0", "-6 2600:8::9/128 dev out0"]
+    kernel, ours = KernelBox(BOXES[1], routes, settings), OurBox(BOXES[1], routes, settings)
+    _compare(Random(f"limits {limits}"), kernel, ours, 250, few=True)
+
+
+def _compare(random: Random, kernel: KernelBox, ours: OurBox, count: int, few: bool = False) -> None:
+    try:
+        for number in range(count):
+            if few and random.random() < 0.12:
+                time.sleep(random.choice((0.004, 0.02, 0.1, 0.2)))
+            iface, octets = _from_few(random) if few else odd_packet(random)
+            now = time.clock_gettime_ns(_TICK)
+            theirs, mine = _blank(kernel.send(octets, iface)), _blank(ours.send(octets, iface, now))
+            assert theirs == mine, f"packet {number} on {iface}: {octets.hex()}\nkernel {theirs}\nours   {mine}"
+    finally:
+        kernel.close()
+
+
+def _from_few(random: Random) -> tuple[str, bytes]:
+    """Errors to a few hosts, again and again."""
+    if random.random() < 0.5:
+        source, target = random.choice(("10.0.0.9", "10.0.0.8")), random.choice(("8.8.8.8", "10.0.0.1", "9.0.0.1"))
+        if random.random() < 0.3:
+            target = "10.0.0.55"
+        return "in0", ip(source, target, UDP, udp(1, 2), ttl=random.choice((1, 9)))
+    iface = random.choice(("in0", "out0"))
+    sources = ("fd00:1::9", "fd00:1::8") if iface == "in0" else ("2600:8::9", "2600:7::9", "2600::9")
+    target = random.choice(("2600::5", "fd00:1::1", "2600:1::1", "fd00:1::55"))
+    return iface, ip(random.choice(sources), target, UDP, udp(1, 2), hop_limit=random.choice((1, 9)))
+
+
+def _settings(random: Random) -> dict[str, int]:
+    settings = dict(UNLIMITED)
+
+    def perhaps(name: str, values: tuple[int, ...], chance: float) -> None:
+        if random.random() < chance:
+            settings[name] = random.choice(values)
+
+    perhaps("net.ipv6.conf.all.forwarding", (0,), 0.1)
+    for device in ("all", "in0", "out0"):
+        for name, values, chance in _BOTH:
+            perhaps(f"net.ipv4.conf.{device}.{name}", values, chance)
+    for device in ("in0", "out0"):
+        perhaps(f"net.ipv4.conf.{device}.forwarding", (0,), 0.1)
+        perhaps(f"net.ipv6.conf.{device}.forwarding", (0,), 0.1)
+        perhaps(f"net.ipv6.conf.{device}.force_forwarding", (1,), 0.1)
+        perhaps(f"net.ipv6.conf.{device}.hop_limit", (33,), 0.2)
+    for name in ("echo_ignore_all", "echo_ignore_multicast", "echo_ignore_anycast", "error_anycast_as_unicast"):
+        perhaps(f"net.ipv6.icmp.{name}", (1,), 0.15)
+    perhaps("net.ipv6.anycast_src_echo_reply", (1,), 0.2)
+    perhaps("net.ipv4.icmp_errors_use_inbound_ifaddr", (1,), 0.3)
+    perhaps("net.ipv4.icmp_echo_ignore_all", (1,), 0.1)
+    perhaps("net.ipv4.icmp_echo_ignore_broadcasts", (0,), 0.4)
+    perhaps("net.ipv4.ip_default_ttl", (99,), 0.2)
+    return settings
+
+
+def _accepted(box: dict[str, list[str]]) -> Iterator[str]:
+    """The routes that this box can have, as the kernel judges."""
+    kernel = KernelBox(box, ())
+    for text in (*ROUTES, "-6 fe80:5::/32 dev in0"):
+        words = text.split()
+        try:
+            kernel.run("ip", *(words[:1] if words[0] == "-6" else ()), "route", "add", *words[words[0] == "-6" :])
+        except OSError:
+            continue
+        yield text
+    kernel.close()
+
+
+# ── what is drawn, and what time it is ──────────────────────────────────────────────────────────────
+
+
+def _blank(out: Out) -> list[tuple[str, str]]:
+    """By device, as two devices cannot be read in the order of time."""
+    return sorted(((device, _still(bytearray(octets)).hex()) for device, octets in out), key=lambda row: row[0])
+
+
+def _still(octets: bytearray) -> bytearray:
+    if octets[0] >> 4 == 6:
+        octets[1] &= 0xF0
+        octets[2:4] = b"\0\0"
+        return octets
+    octets[4:6] = octets[10:12] = b"\0\0"
+    header = (octets[0] & 15) * 4
+    _stop_clocks(octets, 0)
+    if octets[9] == 1 and len(octets) >= header + 8:
+        octets[header + 2 : header + 4] = b"\0\0"
+        if octets[header] == 14:
+            octets[header + 12 : header + 20] = bytes(8)
+        elif octets[header] in (3, 5, 11, 12):
+            _stop_clocks(octets, header + 8)
+    return octets
+
+
+_OWN_WORDS = {bytes(4), *(ip_address(text).packed for text in ("10.0.0.1", "10.0.0.7", "198.51.100.1"))}
+
+
+def _stop_clocks(octets: bytearray, base: int) -> None:
+    """Blank the times in the timestamp options of the IPv4 header at `base`: all words that are no address."""
+    if base >= len(octets):
+        return
+    at, end = base + 20, min(base + (octets[base] & 15) * 4, len(octets))
+    while at + 1 < end and octets[at]:
+        size = 1 if octets[at] == 1 else octets[at + 1]
+        if size < 1 or at + size > end:
+            return
+        if octets[at] == 0x44:
+            for place in range(at + 4, at + size - 3, 4):
+                if bytes(octets[place : place + 4]) not in _OWN_WORDS:
+                    octets[place : place + 4] = struct.pack("!I", 0xFFFFFFFF)
+        at += size
