@@ -41,6 +41,7 @@ class Drawn(Choices):
     def take(self, answer: Record, found_before: int) -> None:
         """From now on the draws of this step."""
         self.heads = [(name, bytes.fromhex(data)) for name, data in answer["heads"]]
+        self.heads[:0] = [("p", bytes.fromhex(data)) for data in answer["local"][:1]]
         self.own = [bytes.fromhex(data) for data in answer["own"]]
         self.events = answer["events"]
         rows = {row_key(conn): conn for conn in answer["table"]}
@@ -85,7 +86,7 @@ class Drawn(Choices):
         return None
 
     def _seen(self, manip: int, proto: int) -> int | None:
-        """The source (manip SRC 0) or destination port behind that hook; of ICMP the identifier."""
+        """The source (manip SRC 0) or destination port behind that hook or as delivered; of ICMP the identifier."""
         for name, head in self.heads:
             number, l4 = octets.transport(head)
             if number != proto or len(l4) < 8 or (manip == 0 and name != "p"):

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import machine
-from compare import differences
+from compare import Late, differences
 from host_side import HostSide
 from scenario import KernelSide, Record, Scenario, Step
 
@@ -25,6 +25,7 @@ class Pair:
         self.kernel = KernelSide(scenario)
         self.answers: list[Record] = []
         self.replies: list[Record] = []
+        self.late = Late()
 
     def play(self, step: Step) -> list[str]:
         """One step; how the answers differ."""
@@ -38,7 +39,7 @@ class Pair:
             self.replies.append(reply)
             return [f"host raised {type(error).__name__}: {error}"]
         self.replies.append(reply)
-        return differences(answer, reply)
+        return differences(answer, reply, self.late)
 
     def _wait(self) -> None:
         now = time.time_ns()

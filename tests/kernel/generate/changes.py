@@ -73,14 +73,10 @@ class Changes:
 
     def _address(self) -> Step:
         rng = self.world.rng
-        iface, address = rng.choice(
-            (
-                ("out0", "198.51.100.1/24"),
-                ("out0", "2001:db8:2::1/64"),
-                ("out0", "198.51.100.33/24"),
-                ("in0", "10.0.0.9/24"),
-            )
-        )
+        choices = [("out0", "198.51.100.1/24"), ("out0", "198.51.100.33/24"), ("in0", "10.0.0.9/24")]
+        if "link" not in self.kinds:  # a link that goes down takes its IPv6 addresses with it
+            choices.append(("out0", "2001:db8:2::1/64"))
+        iface, address = rng.choice(choices)
         present = address in ("198.51.100.33/24", "10.0.0.9/24")
         step = {"op": "address", "iface": iface, "address": address, "present": present}
         self.undo.append({**step, "present": not present})
