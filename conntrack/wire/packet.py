@@ -235,8 +235,10 @@ def _key(packet: Packet) -> None:
     if need < 0:
         packet.numbers = (0, packet.end - packet.l4)
         packet.fault = packet.fault or reasons.NO_TUPLE
-    elif need and packet.proto == (1 if packet.family == 4 else 58) and not packet.fragment:
-        return  # too short for a tuple; the tracker's own check comes first, and counts it as an error
+    elif need and packet.proto == (1 if packet.family == 4 else 58) and (packet.family == 6 or not packet.fragment):
+        # too short for a tuple; the tracker's own check comes first, and counts it as an error
+        if packet.fragment:
+            packet.key = addresses + _ZERO4
     elif need:
         fault = packet.shortage(need, reasons.NO_TUPLE)
         packet.fault = packet.fault or fault
