@@ -170,8 +170,10 @@ def bad_fragment(data: bytes | bytearray) -> tuple[int, int] | None:
     kind, at = data[6], 40
     while kind in _SKIPPED and at + 8 <= len(data):
         kind, at = data[at], at + (data[at + 1] + 1) * 8
-    if kind != _FRAGMENT or at + 8 > len(data):
+    if kind != _FRAGMENT:
         return None
+    if at + 8 > len(data):
+        return 0, at
     word = data[at + 2] << 8 | data[at + 3]
     offset, more = word & 0xFFF8, word & 1
     end = offset + len(data) - at - 8

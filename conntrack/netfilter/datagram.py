@@ -80,6 +80,18 @@ def reset(segment: bytes, length: int, addresses: bytes) -> bytes:
     return answer[:16] + _sum(addresses, TCP, answer).to_bytes(2, "big") + answer[18:]
 
 
+def unfinished_tcp(octets: bytes) -> bytes:
+    """An IPv6 TCP packet with only the pseudo-header's sum, as it is while the card may finish it."""
+    total = fold(pseudo_sum(octets[8:40], TCP, len(octets) - 40))
+    return octets[:56] + total.to_bytes(2, "big") + octets[58:]
+
+
+def finished_tcp(octets: bytes) -> bytes:
+    """The same with its checksum: what a device without a card does on the way out."""
+    segment = octets[40:56] + b"\0\0" + octets[58:]
+    return octets[:40] + segment[:16] + _sum(octets[8:40], TCP, segment).to_bytes(2, "big") + segment[18:]
+
+
 def _sum(addresses: bytes, proto: int, message: bytes) -> int:
     """The checksum over pseudo-header and message."""
     return fold(ones_sum(message) + pseudo_sum(addresses, proto, len(message))) ^ 0xFFFF

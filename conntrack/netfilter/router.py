@@ -36,7 +36,7 @@ from ..verdict import (
 )
 from ..wire.packet import Packet, parse
 from ..wire.refragment import Pieces
-from . import ip_options
+from . import datagram, ip_options
 from .arrival import arrive, bad_fragment
 from .hooks import Hooks
 from .own import Own
@@ -49,7 +49,7 @@ from .ttl import lower_hop_limit
 FORWARDED: Final = "forwarded"
 LOCAL: Final = "local"
 DROPPED: Final = "dropped"
-_UDP: Final = 17
+_TCP, _UDP = 6, 17
 _CHECKSUM_BREAK: Final = 76  # octets of UDP up to which a doubtful sum is computed at once
 IP_DROP: Final = "ip_drop"
 
@@ -84,7 +84,7 @@ class Router:
         self._local_output = local_output
         self._local_input = local_input
         self._hooks = {family: Hooks(self, Ruleset(family), self._reroute, self._note) for family in (4, 6)}
-        self._backlog: deque[Skb] = deque()
+        self._backlog: deque[tuple[Skb, str]] = deque()
         self.journal: Journal | None = None
         self.out: list[tuple[str, bytes]] = []
         self.local: list[bytes] = []
@@ -246,7 +246,8 @@ class Router:
             return  # dropped as wrongly summed; a shorter one is summed anew [udp6_csum_init]
         if self._local_input and self._local_output:
             for answer in self._own.answers(skb.packet, skb.iface, skb.route, self._engine.now, skb.options):
-                self._send_own(answer.octets, skb if answer.about else None)
+                closed6 = answer.octets[0] >> 4 == 6 and answer.octets[6] == _TCP  # [tcp_v6_send_response]
+                self._send_own(answer.octets, skb if answer.about else None, closed6)
 
     # ── through ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -312,13 +313,18 @@ class Router:
 
     def _output(self, skb: Skb, route: Route) -> None:
         """POSTROUTING and the device."""
+        skb.out_iface = route.iface
+        if route.kind == "broadcast" and not skb.iface:
+            self._hear_myself(skb, route)
         if not self._hooks[skb.packet.family].run(skb, POSTROUTING):
             return
         packet = skb.packet
         if route.iface == "lo":
             skb.fate = skb.fate or LOCAL
-            self._backlog.append(skb)
+            self._backlog.append((skb, "lo"))
             return
+        if skb.partial:
+            skb.packet = packet = parse(datagram.finished_tcp(bytes(packet.data)))
         mtu = route.mtu
         made_here = packet.family == 6 and not skb.iface and packet.pieces is None
         refused = _uncuttable(packet, mtu) and not made_here
@@ -334,21 +340,28 @@ class Router:
         skb.fate = FORWARDED
         self.out.extend((route.iface, piece) for piece in pieces)
 
+    def _hear_myself(self, skb: Skb, route: Route) -> None:
+        """Of what it tells everybody the box hears a copy, from the device it goes out by [ip_mc_output]."""
+        copy = Skb(parse(bytes(skb.packet.data)))
+        copy.conn, copy.ctinfo, copy.mark = skb.conn, skb.ctinfo, skb.mark
+        copy.route, copy.out_iface = route, route.iface
+        if self._hooks[4].run(copy, POSTROUTING):
+            self._backlog.append((copy, route.iface))
+
     def _reroute(self, skb: Skb) -> bool:
         """A packet of the box has other addresses now: find its way anew [ip_route_me_harder]."""
         route = self._way_out(skb.packet)
         if route.why:
             skb.packet.fault = skb.packet.fault or route.why
             return False
-        skb.route = route
-        skb.out_iface = route.iface
+        skb.route = route  # this hook's rules still see the device it set out for
         return True
 
     def _work_backlog(self) -> None:
         """Packets of the box to itself arrive on lo, with their connection and route."""
         while self._backlog:
-            sent = self._backlog.popleft()
-            skb = Skb(parse(bytes(sent.packet.data)), "lo")
+            sent, iface = self._backlog.popleft()
+            skb = Skb(parse(bytes(sent.packet.data)), iface)
             skb.conn, skb.ctinfo, skb.mark, skb.route = sent.conn, sent.ctinfo, sent.mark, sent.route
             self._prerouting(skb)
             sent.fate = skb.fate
@@ -369,11 +382,15 @@ class Router:
             if octets is not None:
                 self._send_own(octets, skb)
 
-    def _send_own(self, octets: bytes, about: Skb | None) -> None:
-        """Send an own packet; an error or reset goes with the connection of the packet that it is about."""
+    def _send_own(self, octets: bytes, about: Skb | None, partial: bool = False) -> None:
+        """Send an own packet; an error or reset goes with the connection of the packet that it is about.
+
+        `partial`: its checksum is left to the card, so that rules, quotes and lo see it unfinished.
+        """
         if not self._local_output:
             return
-        skb = Skb(parse(octets))
+        skb = Skb(parse(datagram.unfinished_tcp(octets) if partial else octets))
+        skb.partial = partial
         if about is not None and about.conn is not None:
             skb.conn = about.conn
             skb.ctinfo = RELATED_REPLY if about.direction == ORIGINAL else RELATED

@@ -29,6 +29,7 @@ class Skb:
     template   what a CT rule attached for tracking        route     what routing said, None before it
     options    where its IPv4 options lie, once they were read
     fate       how its way ended (`outcome.Traces`), "" while it goes on
+    partial    its checksum is the pseudo-header's sum alone, the rest is left to the card
     stale_sum  its checksum was verified before a rule changed the IPv6 header under it
     """
 
@@ -41,6 +42,7 @@ class Skb:
         "options",
         "out_iface",
         "packet",
+        "partial",
         "route",
         "stale_sum",
         "template",
@@ -57,6 +59,7 @@ class Skb:
         self.route: Route | None = None
         self.options: Options | None = None
         self.fate: str = ""
+        self.partial: bool = False
         self.stale_sum: bool = False
 
     @property

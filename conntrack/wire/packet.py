@@ -210,7 +210,9 @@ def walk_ipv6(data: bytes | bytearray, base: int, end: int, length: int) -> tupl
         if proto == _NONE:
             return proto, at, fragment, reasons.NO_NEXT_HEADER
         if at + (4 if proto == _FRAGMENT else 2) > end:
-            return proto, at, fragment, reasons.CUT if end < length else reasons.EXTENSION_HEADERS
+            # half a fragment header is one that reassembly refuses
+            gathered = fragment or proto == _FRAGMENT
+            return proto, at, gathered, reasons.CUT if end < length else reasons.EXTENSION_HEADERS
         following = data[at]
         if proto == _FRAGMENT:
             word = (data[at + 2] << 8) | data[at + 3]

@@ -104,7 +104,6 @@ class KernelBox:
             self._events.bind((0, 0))
             for group in netlink.EVENT_GROUPS:
                 self._events.setsockopt(270, 1, group)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
-            self._raw: dict[int, socket.socket] = {}
             for family in (2, 10):
                 write_sysctl(f"net.netfilter.nf_log.{family}", "nfnetlink_log")
             for name, value in _SYSCTLS.items():
@@ -129,7 +128,7 @@ class KernelBox:
 
     def close(self) -> None:
         """Let go of everything; the kernel then removes the namespace."""
-        for one in (self._ask.socket, self._log.socket, self._events, *self._raw.values()):
+        for one in (self._ask.socket, self._log.socket, self._events):
             one.close()
         for fd in (*self._devices.values(), self._namespace):
             os.close(fd)
@@ -155,13 +154,13 @@ class KernelBox:
         """A program in the box sends a packet with a header of its own making."""
         six = packet[0] >> 4 == 6
         family = socket.AF_INET6 if six else socket.AF_INET
-        if family not in self._raw:
-            with visit(self._namespace):
-                self._raw[family] = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        with visit(self._namespace):
+            raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         target = str(ipaddress.ip_address(packet[24:40] if six else packet[16:20]))
         began = time.time_ns()
-        with contextlib.suppress(OSError):  # no route, or a rule dropped it
-            self._raw[family].sendto(packet, (target, 0))
+        with raw, contextlib.suppress(OSError):  # no route, or a rule dropped it; open, it would take protocol 255
+            raw.sendto(packet, (target, 0))
         return self._step(began, 0)
 
     def tick(self) -> Step:

@@ -130,7 +130,7 @@ def look(entries: list[dict[str, Any]], device: int, left: dict[int, int]) -> Si
             sight.heads.append((prefix, entry["data"]))
         elif prefix == "i":
             sight.local.append(entry["data"])
-            if mine:
+            if mine and not sight.own:  # later it is a copy of what the box told everybody
                 seen.setdefault("i", entry)
         elif prefix == "p":
             sight.heads.append((prefix, entry["data"]))

@@ -27,9 +27,9 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import machine  # noqa: E402
 from generate import Play  # noqa: E402
+from packet_script import report  # noqa: E402
 from pair import Pair, last, play  # noqa: E402
 from scenario import Scenario  # noqa: E402
-from packet_script import report  # noqa: E402
 from shrink import labels, shrink  # noqa: E402
 
 Result = dict[str, Any]
