@@ -222,6 +222,8 @@ def _answer6(own: Own, packet: Packet, iface: str, route: Route | None, now: int
             if bad:
                 return _NOTHING if bad < 0 else (own.error(packet, iface, _PARAMETER6, 2, bad, now), True, None)
         elif proto == _FRAGMENT:
+            if any(data[at + 2 : at + 4]):
+                return _NOTHING  # it waits for others
             if gathered:
                 return own.error(packet, iface, _PARAMETER6, 0, at, now), True, None
             gathered = True

@@ -33,6 +33,7 @@ _DELETE_BY = {
     "metric": "metric",
     "proto": "protocol",
     "scope": "scope",
+    "mtu": "mtu",
 }
 
 

@@ -247,7 +247,9 @@ class Fib:
         """Insert the routes that `address` brings."""
         family = 4 if len(address.local) == 4 else 6
         for route in self._routes_of(interface, address):
-            self._add(family, route)
+            # A preferred source must be local by then [fib_valid_prefsrc].
+            if family == 6 or route.prefix == route.source or self.is_local(route.source):
+                self._add(family, route)
 
     def _retract(self, interface: Interface, address: Address) -> None:
         """Remove what only `address` brought, and what prefers it as source."""

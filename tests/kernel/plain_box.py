@@ -144,7 +144,7 @@ class OurBox:
             if route.error is not None:
                 self._say(self.own.error(packet, iface, *route.error, 0, now, options), now)
             return
-        if route.kind != "unicast" and _incomplete(packet):
+        if route.kind != "unicast" and packet.family == 4 and packet.fragment:
             return
         word = self.reject[packet.family]
         if packet.family in self.only_tcp and not _is_tcp(packet):
@@ -194,16 +194,6 @@ class OurBox:
             self._say(self.own.error(parse(bytes(data)), iface, 1, 2, 0, now), now)
             return False
         return True
-
-
-def _incomplete(packet: Packet) -> bool:
-    """A fragment that waits for others; an IPv6 fragment that is the whole packet does not."""
-    if packet.family == 4:
-        return packet.fragment
-    proto, at = packet.data[6], 40
-    while proto in (0, 43, 60) and at + 8 <= packet.end:
-        proto, at = packet.data[at], at + (packet.data[at + 1] + 1) * 8
-    return proto == 44 and any(packet.data[at + 2 : at + 4])
 
 
 def _is_tcp(packet: Packet) -> bool:
