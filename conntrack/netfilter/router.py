@@ -34,6 +34,7 @@ from ..verdict import (
     RELATED_REPLY,
     UNTRACKED,
 )
+from ..wire.checksum import GOOD
 from ..wire.packet import Packet, parse
 from ..wire.refragment import Pieces
 from . import datagram, ip_options
@@ -108,7 +109,11 @@ class Router:
         """Answer `skb` as REJECT does."""
         if kind != "tcp-reset" and skb.packet.family in self._speaking:
             return
-        answer = self._own.reject(skb.packet, skb.iface, hook, kind, self._engine.now, skb.options)
+        packet, verified = skb.packet, skb.packet.checksum
+        if skb.partial:
+            packet.checksum = GOOD  # nobody doubts a sum that the card will make [skb_csum_unnecessary]
+        answer = self._own.reject(packet, skb.iface, hook, kind, self._engine.now, skb.options)
+        packet.checksum = verified
         if answer is None:
             return
         if kind == "tcp-reset" and skb.conn is not None:
