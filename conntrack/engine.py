@@ -717,6 +717,10 @@ class Engine:
         """The latest time seen, ns."""
         return self._now
 
+    def timeouts(self, proto: int) -> tuple[int, ...]:
+        """What the sysctls say of protocol number `proto` now: nanoseconds, as its tracker orders them."""
+        return self._settings.timeouts[proto]
+
     @property
     def choices(self) -> ChoiceSource:
         """Where every draw comes from."""

@@ -28,9 +28,10 @@ from ..wire.packet import Packet, parse
 from . import router
 from .own import Own
 from .routing import Fib
-from .rules import Ruleset, load
+from .rules import load
 from .settings import HostSysctl
 from .skb import Skb
+from .timeouts import TimeoutPolicy, timeout_policy
 
 _TRACKING = "nf_conntrack"
 
@@ -79,6 +80,7 @@ class Host:
             self._fib.set_route(route)
         own = Own(self._fib, self.sysctl, self.engine.choices)
         self._router = router.Router(self.engine, self._fib, self.sysctl, own, local_output, local_input)
+        self._policies: dict[str, TimeoutPolicy] = {}
         self.set_rules(rules, rules6)
 
     # ── packets and time ────────────────────────────────────────────────────────────────────────────
@@ -107,17 +109,22 @@ class Host:
         outcome = self._outcome(Skb(Packet(b"")), before)
         return [outcome] if outcome.events or outcome.out or outcome.stats else []
 
+    def add_timeout_policy(self, name: str, family: int, protocol: str, seconds: Mapping[str, int]) -> None:
+        """`nfct add timeout`: from now on rules may say `-j CT --timeout NAME` (see `timeouts`)."""
+        self._policies[name] = timeout_policy(self.engine, family, protocol, seconds)
+
     # ── changes at run time ─────────────────────────────────────────────────────────────────────────
 
     def set_rules(self, rules: str | None = None, rules6: str | None = None) -> None:
         """Replace the rules of a family (None leaves it); connections stay.  After a ValueError nothing changed."""
-        fresh = [(4, rules), (6, rules6)]
-        parsed = [(family, load(text, family)) for family, text in fresh if text is not None]
-        for family, ruleset in parsed:
-            self._load(family, ruleset)
-
-    def _load(self, family: int, ruleset: Ruleset) -> None:
-        self._router.set_rules(family, ruleset)
+        fresh = {4: rules, 6: rules6}
+        parsed = {
+            family: load(text, family, policies=self._policies)
+            for family, text in fresh.items()
+            if text is not None
+        }
+        for family, ruleset in parsed.items():
+            self._router.set_rules(family, ruleset)
 
     def set_address(self, iface: str, address: str, present: bool = True) -> None:
         """Add an address to a device ("10.0.0.9/24"), or remove it; what is masqueraded with it then ends."""

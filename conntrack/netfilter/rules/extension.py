@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..timeouts import NO_POLICIES, Policies
 from .errors import Refused
 
 MATCH: Final = "match"
@@ -66,10 +67,11 @@ class Option:
 class Given:
     """What stood in the rule for one extension: values by key, which of them inverted, in which order."""
 
-    __slots__ = ("_inverted", "_values", "family", "not_proto", "order", "proto")
+    __slots__ = ("_inverted", "_values", "family", "not_proto", "order", "policies", "proto")
 
-    def __init__(self, family: int) -> None:
+    def __init__(self, family: int, policies: Policies = NO_POLICIES) -> None:
         self.family = family
+        self.policies = policies  # of timeouts, by name
         self.proto = 0  # the rule's -p, complete when the builder is called
         self.not_proto = False
         self.order: list[str] = []

@@ -14,9 +14,10 @@ Source: xshared.c (do_parse, command_default) of iptables 1.8.9.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from ..timeouts import NO_POLICIES, Policies
 from .base_options import ALLOWED, COMMANDS, INVERTIBLE, LONG, NOWHERE, SHORT
 from .errors import Refused, RuleError
 from .getopt import MISSING, OPERAND, UNKNOWN, Found, Getopt
@@ -56,13 +57,18 @@ class Command:
 
 
 def parse_line(
-    words: Sequence[Word], line: int, family: int, table: str, counters: tuple[str, str] | None = None
+    words: Sequence[Word],
+    line: int,
+    family: int,
+    table: str,
+    counters: tuple[str, str] | None = None,
+    policies: Policies = NO_POLICIES,
 ) -> Command:
     """The command in `words` (line number `line`), for `table` of `family`; RuleError if the tool would refuse it.
 
     `counters` are those that stood before it in brackets, to be taken.
     """
-    reader = _Reader(words, line, family, table)
+    reader = _Reader(words, Place(line, family, table, policies=policies))
     if counters is not None:
         first = words[0] if words else Word("", 1)
         reader.options["c"] = first
@@ -73,11 +79,11 @@ def parse_line(
 class _Reader:
     """The state of a line that is being read."""
 
-    def __init__(self, words: Sequence[Word], line: int, family: int, table: str) -> None:
-        self.line, self.family, self.table = line, family, table
+    def __init__(self, words: Sequence[Word], place: Place) -> None:
+        self.line, self.family, self.table = place.line, place.family, place.table
         self.getopt = Getopt(words, SHORT)
         self.first = words[0] if words else Word("", 1)
-        self.loaded = Loaded(Place(line, family, table))
+        self.loaded = Loaded(place)
         self.commands: list[str] = []
         self.chain: Word | None = None
         self.number = 0
@@ -291,7 +297,7 @@ class _Reader:
         for names, letter in ((("PREROUTING", "INPUT"), "o"), (("POSTROUTING", "OUTPUT"), "i")):
             if chain.text in names and letter in self.options:
                 raise self.fail(self.options[letter], f"Can't use -{letter} with {chain.text}")
-        self.loaded.place = Place(self.line, self.family, self.table, BUILT_IN[self.table].get(chain.text, -1))
+        self.loaded.place = replace(self.loaded.place, hook=BUILT_IN[self.table].get(chain.text, -1))
         values = self.loaded.build(self.proto, "p" in self.inverted)
         return self._made(tuple(self._rule(source, destination, values) for source, destination in pairs))
 

@@ -9,9 +9,10 @@ Sources: xtables.c (xtables_find_match), xtoptions.c (xtables_option_parse, xtab
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ..timeouts import Policies
 from .errors import Refused, RuleError
 from .extension import MATCH, TARGET, Argument, Extension, Given
 from .getopt import NONE, REQUIRED, Found, Getopt, Long
@@ -34,12 +35,14 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a rule stands: line, family, table, and the hook of its chain (-1: a user chain)."""
+    """Where a rule stands: line, family, table, the hook of its chain (-1: a user chain), and what the box has of
+    timeout policies."""
 
     line: int
     family: int
     table: str
     hook: int = -1
+    policies: Policies = field(default_factory=dict)
 
     def error(self, word: Word, message: str) -> RuleError:
         """`word` is refused for `message`."""
@@ -56,6 +59,9 @@ class Loaded:
         self.matches: list[Instance] = []
         self.target: Instance | None = None
         self.long: list[Long] = []
+
+    def _given(self) -> Given:
+        return Given(self.place.family, self.place.policies)
 
     @property
     def instances(self) -> list[Instance]:
@@ -76,14 +82,14 @@ class Loaded:
             return False
         if all(instance.extension is not extension for instance in self.matches):
             self._learn(extension)
-        self.matches.append(Instance(extension, word, Given(self.place.family)))
+        self.matches.append(Instance(extension, word, self._given()))
         return True
 
     def jump(self, name: Word) -> None:
         """-j `name`: a target, or else a chain."""
         extension = find(TARGET, name.text, self.place.family)
         if extension is not None:
-            self.target = Instance(extension, name, Given(self.place.family))
+            self.target = Instance(extension, name, self._given())
             self._learn(extension)
         elif is_target_name(name.text, self.place.family):
             raise self.place.error(name, f"Couldn't load target `{name.text}': it is not known here")

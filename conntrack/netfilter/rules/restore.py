@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ...verdict import ACCEPT, DROP
+from ..timeouts import NO_POLICIES, Policies
 from .errors import Refused, RuleError
 from .line import Command, check_chain_name, parse_line
 from .rule import Counter, Rule
@@ -28,11 +29,18 @@ _LONGEST_LINE: Final = 10239  # fgets' buffer in xtables-restore.c; the rest wou
 _DEEPEST: Final = 16  # NFT_JUMP_STACK_SIZE
 
 
-def load(text: str, family: int, base: Ruleset | None = None, counters: bool = False) -> Ruleset:
+def load(
+    text: str,
+    family: int,
+    base: Ruleset | None = None,
+    counters: bool = False,
+    policies: Policies = NO_POLICIES,
+) -> Ruleset:
     """What iptables-restore (family 4) or ip6tables-restore (6) makes of `text`.
 
     base      what stood before: tables that the text does not name stay (and are shared with the result)
     counters  take the counters of the text, as -c
+    policies  of timeouts, by name: what -j CT --timeout may name
 
     Raises RuleError with line, column and the offending words for all that the tools or the kernel would refuse,
     and for matches, targets and host names that are not known here.
@@ -49,7 +57,7 @@ def load(text: str, family: int, base: Ruleset | None = None, counters: bool = F
             state.commit(ruleset)
             state = None
         elif state is None and line[0] == "*":
-            state = _Transaction(_table_name(line, number), family, counters)
+            state = _Transaction(_table_name(line, number), family, counters, policies)
         elif state is None:
             raise RuleError(number, 1, line.strip(), "no table: a line * must come first")
         elif line[0] == ":":
@@ -84,8 +92,11 @@ def _table_name(line: str, number: int) -> str:
 class _Transaction:
     """One table between `*` and COMMIT."""
 
-    def __init__(self, table: str, family: int, counters: bool) -> None:
+    def __init__(
+        self, table: str, family: int, counters: bool, policies: Policies
+    ) -> None:
         self.table = Table(table)
+        self.policies = policies
         self.exists = False
         self.family = family
         self.counters = counters
@@ -131,7 +142,7 @@ class _Transaction:
             if self.counters:
                 counters = packets, octets
         words = split(line, number, start)
-        self._do(parse_line(words, number, self.family, self.table.name, counters))
+        self._do(parse_line(words, number, self.family, self.table.name, counters, self.policies))
 
     def _set_policy(self, name: str, policy: str, counter: Counter, error: RuleError) -> None:
         if policy not in (ACCEPT, DROP, "-"):

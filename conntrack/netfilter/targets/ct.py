@@ -39,7 +39,7 @@ class Ct:
     """What the rule says; `template` is what that means.
 
     zone     number, None for the packet mark's low 16 bits    directions  bit 0 original, bit 1 reply
-    policy   of timeouts: only where --notrack makes that it is never looked for, as none can be made here yet
+    policy   of timeouts, its name; timeouts: what it says (none beside --notrack, where nobody looks for it)
     """
 
     notrack: bool = False
@@ -49,13 +49,14 @@ class Ct:
     zone: int | None = 0
     directions: int = _BOTH
     policy: str = ""
+    timeouts: tuple[int, ...] | None = None
     name: str = "CT"
 
     @property
     def template(self) -> Template:
         """For `Skb.template`."""
         zone = Zone(self.zone or 0, self.directions) if self.zone is None or self.zone else DEFAULT_ZONE
-        return Template(zone, self.zone is None, self.helper, None, self.events, self.expect_events)
+        return Template(zone, self.zone is None, self.helper, self.timeouts, self.events, self.expect_events)
 
     def apply(self, skb: Skb, hook: int, box: Box) -> str:
         """Mark the packet, unless an earlier rule or an earlier pass did."""
@@ -135,7 +136,18 @@ def _build(given: Given) -> Ct:
             found is not None and found.proto == given.proto, f'No such helper "{helper}" for this protocol'
         )
     policy = given.get("timeout", "")
-    refuse_unless(notrack or not policy, f'No such timeout policy "{policy}"')
+    timeouts: tuple[int, ...] | None = None
+    if policy and not notrack:
+        known = given.policies.get(policy)
+        refuse_unless(known is not None, f'No such timeout policy "{policy}"')
+        refuse_unless(
+            given.proto and not given.not_proto, "You must specify a L4 protocol and not use inversions on it"
+        )
+        assert known is not None
+        refuse_unless(
+            known.fits(given.family, given.proto), f'Timeout policy "{policy}" is for another protocol or family'
+        )
+        timeouts = known.timeouts
     return Ct(
         notrack,
         helper,
@@ -144,6 +156,7 @@ def _build(given: Given) -> Ct:
         None if by_mark else zone,
         directions or _BOTH,
         policy,
+        timeouts,
     )
 
 
