@@ -67,7 +67,7 @@ def test_the_generic_policy_is_for_protocols_without_a_tracker() -> None:
     assert [conn.timeout() for conn in host.conns()] == [9]
 
 
-@pytest.mark.parametrize("rule", ["-p udp -j CT --timeout slow", "-j CT --timeout slow", "-p tcp -j CT --timeout x"])
+@pytest.mark.parametrize("rule", ["-p udp -j CT --timeout slow", "-j CT --timeout slow", "-p 6 -j CT --timeout x"])
 def test_a_policy_for_something_else_is_refused(rule: str) -> None:
     with pytest.raises(RuleError):
         box(rule)
