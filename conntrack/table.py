@@ -131,7 +131,7 @@ class Table:
             for by_key in self.by_protocol
             if by_key
             for key, conn in by_key.items()
-            if key is conn.reply or (key == conn.reply and conn.orig == key)
+            if key == conn.reply
         ]
         for key, shadowed in self.shadows.items():
             conns += [conn for conn in shadowed if conn.reply == key[1:]]

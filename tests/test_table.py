@@ -133,7 +133,7 @@ def test_one_tuple_may_be_the_answer_of_one_flow_and_the_question_of_another_zon
         assert conn is not None and got == ctinfo
         engine.leave(conn, got, parsed)
         engine.check()
-    assert engine.count() == 2 and engine.stats.clash_resolve == 0
+    assert engine.count() == 2 == len(list(engine.conns())) and engine.stats.clash_resolve == 0
     with engine.trial():
         engine.flush()
         engine.check()

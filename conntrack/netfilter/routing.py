@@ -213,7 +213,7 @@ class Fib:
         """The address REDIRECT takes: the first of `iface`, for IPv6 of the scope of `destination`; b"" if none."""
         interface = self.interfaces.get(iface)
         for address in interface.of(family) if interface else ():
-            if family == 4 or not destination or addresses.reach(address.local) == addresses.reach(destination):
+            if family == 4 or not any(destination) or addresses.reach(address.local) == addresses.reach(destination):
                 return address.local
         return b""
 

@@ -142,7 +142,7 @@ class HostSide:
 
     def play(self, step: Step, answer: Record) -> Record:
         """One step at the kernel's time; what came of it."""
-        host, now, op = self.host, answer["time"], step["op"]
+        host, now, op = self.host, _stamped(answer), step["op"]
         self.choices.take(answer, host.engine.stats.found)
         before = self._counters()
         outcome: Any = None
@@ -213,3 +213,18 @@ class HostSide:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+_DAY = 86_400_000  # milliseconds
+
+
+def _stamped(answer: Record) -> int:
+    """The time of the step (ns), or a moment later, if the box told the time of day and did so then."""
+    began: int = answer["time"]
+    for packet in (bytes.fromhex(data) for _, data in answer["out"]):
+        l4 = packet[(packet[0] & 15) * 4 :]
+        if packet[0] >> 4 == 4 and packet[9] == octets.ICMP and l4[:1] == b"\x0e" and len(l4) >= 20:
+            later = (int.from_bytes(l4[16:20], "big") - began // 1_000_000) % _DAY
+            if 0 < later < 100:
+                return (began // 1_000_000 + later) * 1_000_000
+    return began
