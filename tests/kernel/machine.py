@@ -14,12 +14,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterator
+from typing import TextIO
 
 from namespace import write_sysctl
 
 BUCKETS = 512
 SMALL_MAX = 40  # the limit of scenarios about a full table: below 100, where the gc's early-drop mode does nothing
-_LOCK = "/run/conntrack-kernel-tests.lock"
+_USERS, _VALUES = "/run/conntrack-kernel-tests.lock", "/run/conntrack-kernel-tests.values"
 _BUCKETS, _MAX = "net.netfilter.nf_conntrack_buckets", "net.netfilter.nf_conntrack_max"
 
 
@@ -30,15 +31,30 @@ def _read(name: str) -> str:
 
 @contextlib.contextmanager
 def small_table(limit: int | None = None) -> Iterator[None]:
-    """512 buckets, and `limit` as nf_conntrack_max if given, for a while.  Waits for others who want the same."""
-    with open(_LOCK, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        before = {name: _read(name) for name in (_BUCKETS, _MAX)}
-        try:
+    """512 buckets for a while, together with others who want the same; with `limit` as nf_conntrack_max, alone."""
+    with open(_USERS, "w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH if limit is None else fcntl.LOCK_EX)
+        with _usual() as usual:
+            values = usual.read().split() or [_read(_BUCKETS), _read(_MAX)]
+            usual.truncate(0)
+            usual.write(" ".join(values))
             write_sysctl(_BUCKETS, BUCKETS)
             if limit is not None:
                 write_sysctl(_MAX, limit)
+        try:
             yield
         finally:
-            for name, value in before.items():
-                write_sysctl(name, value)
+            with _usual() as usual, contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused where others are still at it
+                write_sysctl(_BUCKETS, values[0])
+                write_sysctl(_MAX, values[1])
+                usual.truncate(0)
+
+
+@contextlib.contextmanager
+def _usual() -> Iterator[TextIO]:
+    """The file that keeps the usual values from the first user to the last, for one process at a time."""
+    with open(_VALUES, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        yield file
