@@ -40,8 +40,15 @@ class Reason:
 
 
 def _in_full(text: str) -> str:
-    """IPv6 addresses as printk's %pI6 has them."""
-    return IPv6Address(text).exploded if ":" in text and "." not in text else text
+    """IPv6 addresses as printk's %pI6 has them.
+
+    >>> _in_full("::ffff:1.2.3.4"), _in_full("192.0.2.1")
+    ('0000:0000:0000:0000:0000:ffff:0102:0304', '192.0.2.1')
+    """
+    if ":" not in text:
+        return text
+    digits = IPv6Address(text).packed.hex()
+    return ":".join(digits[at : at + 4] for at in range(0, 32, 4))
 
 
 # Headers
