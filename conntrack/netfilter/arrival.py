@@ -167,10 +167,8 @@ def _unknown_option(data: bytes, at: int, kind: int) -> Arrival:
 
 def bad_fragment(data: bytes | bytearray) -> tuple[int, int] | None:
     """What is wrong with an IPv6 fragment for the box itself, as code and pointer of a parameter problem."""
-    kind, at = data[6], 40
-    while kind in _SKIPPED and at + 8 <= len(data):
-        kind, at = data[at], at + (data[at + 1] + 1) * 8
-    if kind != _FRAGMENT:
+    at = _fragment_header(data)
+    if at == 0:
         return None
     if at + 8 > len(data):
         return 0, at
@@ -184,6 +182,20 @@ def bad_fragment(data: bytes | bytearray) -> tuple[int, int] | None:
     if more and end & 7:
         return 0, _PAYLOAD_LENGTH
     return None
+
+
+def is_atomic(data: bytes | bytearray) -> bool:
+    """Does the fragment header say that this is all (RFC 6946)?  Such a packet needs no gathering."""
+    at = _fragment_header(data)
+    return at > 0 and at + 8 <= len(data) and not (data[at + 2] << 8 | data[at + 3]) & 0xFFF9
+
+
+def _fragment_header(data: bytes | bytearray) -> int:
+    """Where it stands, 0 if nowhere."""
+    kind, at = data[6], 40
+    while kind in _SKIPPED and at + 8 <= len(data):
+        kind, at = data[at], at + (data[at + 1] + 1) * 8
+    return at if kind == _FRAGMENT else 0
 
 
 def _cut_in_headers(data: bytes | bytearray, kind: int, at: int) -> bool:

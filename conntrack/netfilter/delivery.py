@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..wire.checksum import GOOD, ones_sum, pseudo_sum, verify
 from ..wire.packet import Packet
+from ..wire.refragment import Pieces
 from . import datagram, errors4, errors6, ip_options
 from .addresses import is_link_local
 from .datagram import ICMP, ICMPV6, TCP, UDP, UDPLITE
@@ -212,6 +213,10 @@ def _answer6(own: Own, packet: Packet, iface: str, route: Route | None, now: int
     where, at, proto = 6, 40, data[6]
     if proto == _HOP:  # dealt with on arrival
         where, proto, at = at, data[at], at + (data[at + 1] + 1) * 8
+    if isinstance(packet.pieces, Pieces):
+        # Connection tracking, which gathered it, leaves the place behind all headers before the fragment header and
+        # the number of the first of them: with two or more the payload is read as such a header.
+        at = packet.pieces.header
     gathered = False
     while proto in (_ROUTING, _FRAGMENT, _DESTINATION):
         size = 8 if proto == _FRAGMENT or at + 2 > len(data) else (data[at + 1] + 1) * 8
@@ -234,6 +239,8 @@ def _answer6(own: Own, packet: Packet, iface: str, route: Route | None, now: int
                 return own.error(packet, iface, _PARAMETER6, 0, at + 2, now), True, None
         where, proto, at = at, data[at], at + size
     multicast = data[24] == 0xFF
+    if proto in (UDP, UDPLITE, TCP) and at != packet.l4:
+        return _NOTHING  # misread: no sum will be right
     if proto == ICMPV6:
         return _icmpv6(own, packet, iface, route, at, now)
     if proto in (UDP, UDPLITE) and not multicast:

@@ -38,7 +38,7 @@ from ..wire.checksum import GOOD
 from ..wire.packet import Packet, parse
 from ..wire.refragment import Pieces
 from . import datagram, ip_options
-from .arrival import arrive, bad_fragment
+from .arrival import arrive, bad_fragment, is_atomic
 from .hooks import Hooks
 from .own import Own
 from .routing import Fib, Route
@@ -237,7 +237,7 @@ class Router:
             return
         skb.fate = LOCAL
         self.local.append(bytes(skb.packet.data))
-        if packet.fragment and packet.family == 6:
+        if packet.fragment and packet.family == 6 and not is_atomic(packet.data):
             # untracked fragments pass LOCAL_IN one by one and are put together behind it [ipv6_frag_rcv]
             wrong = bad_fragment(packet.data)
             if wrong is not None:
@@ -246,6 +246,7 @@ class Router:
             packet = self._engine.gather(parse(bytes(packet.data)), _LOCAL_QUEUE, skb.iface)
             if packet.verdict != "ACCEPT":
                 return
+            packet.pieces = None
             skb.packet = packet
         if skb.stale_sum and packet.proto == _UDP and packet.length - packet.l4 > _CHECKSUM_BREAK:
             return  # dropped as wrongly summed; a shorter one is summed anew [udp6_csum_init]

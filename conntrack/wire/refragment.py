@@ -49,6 +49,13 @@ class Pieces(NamedTuple):
     holes: tuple[tuple[int, int], ...]
 
 
+def contiguous(packet: Packet) -> None:
+    """Forget how a gathered packet came in, but for its largest piece: something wanted all of it in one place
+    [skb_ensure_writable, skb_linearize], and it will be cut anew."""
+    if isinstance(packet.pieces, Pieces) and len(packet.pieces.sizes) > 1:
+        packet.pieces = packet.pieces._replace(sizes=(sum(packet.pieces.sizes),))
+
+
 def refragment(packet: Packet, new_id: int, mtu: int = NO_MTU) -> tuple[bytes, ...]:
     """The pieces in which a packet leaves through a device of `mtu`, however it was translated in between.
 

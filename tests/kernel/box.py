@@ -52,6 +52,8 @@ _DEVICE_SYSCTLS = {
     "net.ipv6.conf.{}.accept_dad": 0,
     "net.ipv6.conf.{}.addr_gen_mode": 1,  # no link-local address, so no router solicitations
 }
+_CLOCK_REALTIME_COARSE = 5  # time.h; it moves with the jiffies
+_JIFFY = 4_000_000  # ns
 _RTF_LOCAL = 0x80000000  # ipv6_route.h
 # Rules that switch connection tracking on for sure (it may be on without them, never off with them).
 _TRACKS = re.compile(
@@ -145,7 +147,7 @@ class KernelBox:
 
     def receive(self, packet: bytes, iface: str) -> Step:
         """A packet arrives on `iface`."""
-        began = time.time_ns()
+        began = _now()
         with contextlib.suppress(OSError):  # the TUN device itself: no IP version in the first octet, or down
             os.write(self._devices[iface], packet)
         return self._step(began, self._numbers[iface])
@@ -158,14 +160,14 @@ class KernelBox:
             raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         target = str(ipaddress.ip_address(packet[24:40] if six else packet[16:20]))
-        began = time.time_ns()
+        began = _now()
         with raw, contextlib.suppress(OSError):  # no route, or a rule dropped it; open, it would take protocol 255
             raw.sendto(packet, (target, 0))
         return self._step(began, 0)
 
     def tick(self) -> Step:
         """Nothing arrives; what has happened by itself meanwhile."""
-        return self._step(time.time_ns(), -1)
+        return self._step(_now(), -1)
 
     def _step(self, began: int, device: int) -> Step:
         entries = self._collect_log()
@@ -308,6 +310,14 @@ class _Sysctls(MutableMapping[str, "int | str"]):
 
     def __len__(self) -> int:
         return 0
+
+
+def _now() -> int:
+    """Wall time in ns, shifted by less than a jiffy: the kernel's jiffies begin at multiples of 4 ms of it.
+
+    The kernel counts its limits in jiffies; with this clock a Host counts the same ones (HZ 250).
+    """
+    return time.time_ns() - time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) % _JIFFY
 
 
 def _set_up(

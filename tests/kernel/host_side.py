@@ -221,7 +221,7 @@ _DAY = 86_400_000  # milliseconds
 def _stamped(answer: Record) -> int:
     """The time of the step (ns), or a moment later, if the box told the time of day and did so then."""
     began: int = answer["time"]
-    for packet in (bytes.fromhex(data) for _, data in answer["out"]):
+    for packet in map(bytes.fromhex, answer["own"]):
         l4 = packet[(packet[0] & 15) * 4 :]
         if packet[0] >> 4 == 4 and packet[9] == octets.ICMP and l4[:1] == b"\x0e" and len(l4) >= 20:
             later = (int.from_bytes(l4[16:20], "big") - began // 1_000_000) % _DAY

@@ -22,12 +22,10 @@ so that it stays small.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from box import KernelBox
@@ -163,9 +161,3 @@ def row_key(conn: Record) -> str:
     """What tells two connections of a table apart."""
     parts = (conn["proto"], conn.get("zone", 0), *conn["orig"].values(), *conn["reply"].values())
     return " ".join(str(part) for part in parts)
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Read a transcript."""
-    data: dict[str, Any] = json.loads(path.read_text())
-    return data

@@ -19,6 +19,7 @@ from ...nat.rewrite import writable
 from ...verdict import DROP, FORWARD, LOCAL_OUT, POSTROUTING, TCP
 from ...wire.checksum import difference, update
 from ...wire.packet import Packet, parse
+from ...wire.refragment import contiguous
 from ..box import CONTINUE, Box
 from ..rules.errors import Refused
 from ..rules.extension import TARGET, Argument, Extension, Given, Option, refuse_unless
@@ -54,6 +55,7 @@ class Tcpmss:
             return CONTINUE
         if packet.family == 6 and (head is None or packet.l4 < _HEADERS[6] - _HEADER):
             return DROP
+        contiguous(packet)
         l4, end = packet.l4, packet.end
         size = (packet.data[l4 + 12] >> 4) * 4 if l4 + _HEADER <= end else 0
         if size < _HEADER or l4 + size > end:

@@ -41,8 +41,8 @@ def case(name: str, script: str, rules: str = TRACK, rules6: str = TRACK, **more
     return scenario
 
 
-def everything() -> dict[str, Scenario]:
-    """All cases by name."""
+def by_theme() -> dict[str, list[Scenario]]:
+    """All cases, by the module they stand in."""
     from . import (
         boxes,
         errors,
@@ -62,9 +62,14 @@ def everything() -> dict[str, Scenario]:
         *(tcp, udp_icmp, others, nat_cases, errors, fragments, zones, helpers, rules_cases, boxes, selftests),
         regressions,
     )
+    return {module.__name__.rpartition(".")[2]: module.CASES for module in modules}
+
+
+def everything() -> dict[str, Scenario]:
+    """All cases by name."""
     found: dict[str, Scenario] = {}
-    for module in modules:
-        for scenario in module.CASES:
+    for scenarios in by_theme().values():
+        for scenario in scenarios:
             if scenario.name in found:
                 raise ValueError(f"two cases are called {scenario.name!r}")
             found[scenario.name] = scenario

@@ -22,9 +22,9 @@ def conversation(*lines: str) -> str:
 
 CASES = [
     case("packetdrill ack_loss_stall: acknowledged data sent again passes", conversation(
-        f"{C} S seq 0 win 32792 opt mss:1000", f"{S} SA seq 0 ack 1 win 65535 opt mss", f"{C} A seq 1 ack 1 win 65535",
-        *(line for at in range(46) for line in (f"{C} PA seq {1 + 1460 * at} ack 1 win 257 len 1460", f"{S} A seq 1 ack {1461 + 1460 * at} win 65535")),
-        f"{C} PA seq 1 ack 1 win 257 len 1460", f"{S} A seq 1 ack 67161 win 65535"), DROP_INVALID),
+        f"{C} S seq 0 win 32792 opt mss:1000", f"{S} SA seq 0 ack 1 win 1000 opt mss", f"{C} A seq 1 ack 1 win 1000",
+        *(line for at in range(10) for line in (f"{C} PA seq {1 + 146 * at} ack 1 win 257 len 146", f"{S} A seq 1 ack {147 + 146 * at} win 1000")),
+        f"{C} PA seq 1 ack 1 win 257 len 146", f"{S} A seq 1 ack 1461 win 1000"), DROP_INVALID),
     case("packetdrill inexact_rst: an inexact RST closes a closing connection", conversation(
         f"{C} S seq 0 win 65535 opt mss,sackok,ts,ws8", f"{S} SA seq 1 ack 1 win 65535 opt mss", f"{C} A seq 1 ack 2 win 65535",
         *(f"{S} A seq {2 + 1000 * at} ack 1 win 65535 len 1000" for at in range(3)), *(f"{C} A seq 1 ack {1002 + 1000 * at} win 65535" for at in range(3)),
