@@ -103,6 +103,7 @@ GRID: Final = (
 # fmt: on
 
 _HEADER: Final = 12
+_INIT_SIZE: Final = 20  # octets of an INIT or INIT ACK that must be there: chunk header, sctp_inithdr
 _ALONE: Final = frozenset((INIT, INIT_ACK, SHUTDOWN_COMPLETE))
 _FIRST: Final = frozenset((COOKIE_ECHO, COOKIE_ACK))
 _NEVER_NEW: Final = frozenset((ABORT, SHUTDOWN_COMPLETE, COOKIE_ACK))
@@ -164,11 +165,11 @@ def begin(packet: Packet, settings: Settings) -> tuple[str, Memory]:
         if row is None or GRID[ORIGINAL][row][NO] == IV:
             return reasons.SCTP_NEW, None
         if kind == INIT:
-            if at + 8 > packet.end and packet.end < packet.length:
+            if tag or at + _INIT_SIZE > packet.length:
+                return reasons.SCTP_NEW, None
+            if at + 8 > packet.end:
                 packet.numbers = (at + 8 - packet.l4, packet.end - packet.l4)
                 return reasons.CUT, None
-            if tag or at + 8 > packet.end:
-                return reasons.SCTP_NEW, None
             (tags[REPLY],) = _U32.unpack_from(packet.data, at + 4)
         elif kind == HEARTBEAT:
             tags[ORIGINAL] = tag
@@ -246,8 +247,8 @@ def track(
             reason = reasons.SCTP_INVALID_STATE
             break
         if kind in (INIT, INIT_ACK):
-            if at + 8 > packet.end:
-                reason = reasons.SCTP_CHUNK_VTAG if packet.end == packet.length else reasons.CUT
+            if at + _INIT_SIZE > packet.length or at + 8 > packet.end:
+                reason = reasons.SCTP_CHUNK_VTAG if at + _INIT_SIZE > packet.length else reasons.CUT
                 break
             (init_tag,) = _U32.unpack_from(packet.data, at + 4)
             if kind == INIT:

@@ -178,7 +178,7 @@ class Reassembler:
         store, data = self._six, packet.data
         (payload,) = _U16.unpack_from(data, 4)
         at, previous = _fragment_header(data, packet.end)
-        if payload == 0 or at == 0 or _lacks_l4(data, at, packet.end, packet.length):
+        if payload == 0 or at == 0 or at > packet.length or _lacks_l4(data, at, packet.end, packet.length):
             return packet, ""
         if at + 8 > packet.length:
             return _refuse(packet, reasons.FRAGMENT_BAD, 0, packet.length - at)
@@ -364,7 +364,8 @@ class _Queue:
         """Everything, for the journal."""
         lists = tuple(list(each) for each in (self.starts, self.sizes, self.parts, self.runs, self.ends))
         head = (self.header, self.header_length, self.length, self.octets, self.last, self.ecn, self.beside)
-        return lists, (*head, self.first, self.device), (self.deadline, self.memory, self.source, self.rid, self.largest, self.largest_df)
+        rest = (self.deadline, self.memory, self.source, self.rid, self.largest, self.largest_df)
+        return lists, (*head, self.first, self.device), rest
 
     def restore(self, saved: tuple[Any, ...]) -> None:
         """Back to what `save` gave."""

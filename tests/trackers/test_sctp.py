@@ -380,3 +380,11 @@ def test_an_init_too_short_for_its_tag_is_invalid() -> None:
     talk = script(BEGIN)
     outcome = talk.engine.process(raw(struct.pack("!BBH", 1, 0, 4), vtag=0), talk.now)
     assert outcome.ctinfo == "INVALID"
+
+
+@pytest.mark.parametrize(("octets", "ctinfo"), [(19, "INVALID"), (20, "NEW")])
+def test_an_init_must_be_there_whole(octets: int, ctinfo: str) -> None:
+    # seen on Linux 6.18: whatever the chunk's length says, chunk header and fixed fields take 20 octets
+    init = packets.chunk(1, struct.pack("!IIHHI", 7, 8000, 1, 1, 1))
+    packet = ip(CLIENT, SERVER, SCTP, packets.sctp(1, 2, 0, init[:octets]))
+    assert small_engine().process(packet, 0.0).ctinfo == ctinfo

@@ -880,3 +880,11 @@ def test_no_octets_raise_and_nothing_stays_behind(
     gatherer.expire(now + 60 * SECOND)
     assert len(gatherer) == gatherer.memory4 == gatherer.memory6 == 0
     gatherer.check()
+
+
+def test_a_fragment_header_beyond_the_packet_makes_no_fragment() -> None:
+    # seen on Linux 6.18: destination options that claim more than there is, "followed" by a fragment header
+    packet = ip6(bytes((44, 200)) + bytes(30), 60)
+    parsed = parse(packet)
+    whole, reason = Reassembler().push(parsed, 0, 0, LIMITS)
+    assert whole is parsed and reason == ""
