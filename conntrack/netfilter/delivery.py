@@ -217,7 +217,7 @@ def _answer6(own: Own, packet: Packet, iface: str, route: Route | None, now: int
         # Connection tracking, which gathered it, leaves the place behind all headers before the fragment header and
         # the number of the first of them: with two or more the payload is read as such a header.
         at = packet.pieces.header
-    gathered = False
+    gathered = packet.pieces is not None
     while proto in (_ROUTING, _FRAGMENT, _DESTINATION):
         size = 8 if proto == _FRAGMENT or at + 2 > len(data) else (data[at + 1] + 1) * 8
         if at + size > len(data):
@@ -227,10 +227,10 @@ def _answer6(own: Own, packet: Packet, iface: str, route: Route | None, now: int
             if bad:
                 return _NOTHING if bad < 0 else (own.error(packet, iface, _PARAMETER6, 2, bad, now), True, None)
         elif proto == _FRAGMENT:
-            if any(data[at + 2 : at + 4]):
-                return _NOTHING  # it waits for others
             if gathered:
                 return own.error(packet, iface, _PARAMETER6, 0, at, now), True, None
+            if any(data[at + 2 : at + 4]):
+                return _NOTHING  # it waits for others
             gathered = True
         else:
             if data[at + 2] in (3, 4) or data[24] == 0xFF:  # RPL and segment routing: not enabled
