@@ -20,6 +20,7 @@ from .addresses import is_link_local
 from .datagram import ICMPV6
 from .fib import Route
 from .ratelimit import HZ
+from .route_output import is_anycast
 
 if TYPE_CHECKING:
     from .own import Own
@@ -105,12 +106,10 @@ def _anycast(own: Own, address: bytes) -> bool:
 
 
 def _answers_anycast(own: Own, route: Route, sender: bytes, kind: int) -> bool:
-    """An error would go to an anycast address [ipv6_anycast_destination]."""
-    if kind >= 128:
+    """An error would go to an anycast address."""
+    if kind >= 128 or own.sysctl.get("net.ipv6.icmp.error_anycast_as_unicast", 0):
         return False
-    known = route.kind == "anycast"
-    near = route.prefix_length < 127 and not route.gateway and route.prefix == sender
-    return (known or near) and not own.sysctl.get("net.ipv6.icmp.error_anycast_as_unicast", 0)
+    return is_anycast(route, sender)
 
 
 def _asks(data: bytes | bytearray, at: int) -> bool:

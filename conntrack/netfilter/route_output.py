@@ -136,18 +136,29 @@ def address_type(fib: Fib, address: bytes, iface: str | None) -> set[str]:
         special = found is not None and found.kind not in REJECTS and iface in (None, found.iface)
         kind = found.kind if found is not None and special else "unicast"
         return {kind.upper()}
+    types = _shape6(address)
+    route = fib.lookup6(address, iface or "", iface is not None)
+    if route is None or route.kind in REJECTS:
+        return types | {"UNREACHABLE"}
+    if fib.is_own(address, iface) if iface is not None else route.kind == "local":
+        types.add("LOCAL")
+    if is_anycast(route, address):
+        types.add("ANYCAST")
+    return types
+
+
+def _shape6(address: bytes) -> set[str]:
+    """What an IPv6 address is by its bits alone; an IPv4 address in disguise is nothing."""
     if address == ANY6:
         return {"UNSPEC"}
     if address[0] == 0xFF:
         return {"MULTICAST"}
-    types = set() if address == LOOPBACK6 else {"UNICAST"}
-    if fib.is_own(address, iface or ""):
-        return types | {"LOCAL"}
-    found = fib.lookup6(address, iface or "", False)
-    if found is None or found.kind in REJECTS:
-        return types | {"UNREACHABLE"}
-    if found.kind == "anycast" and iface in (None, found.iface):
-        return types | {"ANYCAST"}
-    if found.kind == "local" and iface is None:
-        return types | {"LOCAL"}
-    return types
+    return set() if address.startswith(bytes(10) + b"\xff\xff") else {"UNICAST"}
+
+
+def is_anycast(route: Route, address: bytes) -> bool:
+    """Is `address`, to which `route` leads, an anycast one: a subnet's lowest [ipv6_anycast_destination]?"""
+    if route.kind == "anycast" and route.protocol == "kernel":
+        return True
+    connected = route.prefix_length < 127 and not route.gateway and route.kind != "local"
+    return connected and route.prefix == address

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from harness import available
 from namespace import visit
+from packets import UDP, ip, udp
 from plain_box import KernelBox
 
 from conntrack.netfilter.routing import Fib, Route
@@ -220,3 +221,55 @@ def _packed(text: str) -> bytes:
 
 def _text(packed: bytes) -> str:
     return str(ip_address(packed)) if packed else ""
+
+
+# ── types of addresses ──────────────────────────────────────────────────────────────────────────────
+
+_BOX = {
+    "in0": ["10.0.0.1/24", "10.9.0.1/16 brd +", "fd00:1::1/64", "fe80::1/64"],
+    "out0": ["198.51.100.1/24", "2001:db8:2::1/64"],
+}
+_ROUTES = (
+    *("default dev out0", "-6 default dev out0", "unreachable 9.0.0.0/24", "prohibit 9.0.1.0/24"),
+    *("blackhole 9.0.2.0/24", "local 192.0.2.7 dev in0", "local 203.0.113.0/24 dev lo", "203.0.113.128/25 dev in0"),
+    *("broadcast 192.0.2.9 dev out0", "broadcast 192.0.2.10 dev in0 table main", "-6 unreachable 2600:1::/32"),
+    *("-6 blackhole 2600:3::/32", "-6 local 2001:db8:99::/48 dev lo", "-6 anycast 2600:7::7 dev in0"),
+)
+_TYPES = {
+    "iptables": ("UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST"),
+    "ip6tables": ("UNSPEC", "UNICAST", "LOCAL", "ANYCAST", "MULTICAST", "UNREACHABLE"),
+}
+_TYPED = {
+    "iptables": ("10.0.0.1", "10.0.0.9", "10.0.0.0", "10.0.0.255", "10.9.255.255", "198.51.100.1", "198.51.100.255")
+    + ("127.0.0.1", "127.255.255.255", "255.255.255.255", "0.0.0.0", "0.1.2.3", "224.0.0.1", "239.1.1.1")
+    + ("240.0.0.1", "8.8.8.8", "9.0.0.1", "9.0.1.1", "9.0.2.1", "192.0.2.7", "192.0.2.9", "192.0.2.10")
+    + ("203.0.113.1", "203.0.113.200", "203.0.113.255"),
+    "ip6tables": ("::", "fd00:1::1", "fd00:1::", "fd00:1::9", "2001:db8:2::1", "2001:db8:2::", "2001:db8:2::9")
+    + ("fe80::1", "fe80::9", "fe80::", "ff02::1", "ff0e::1", "2600::1", "2600:1::1", "2600:3::1")
+    + ("2001:db8:99::1", "2600:7::7", "::ffff:1.2.3.4"),
+}
+
+
+@pytest.mark.parametrize("limit", [False, True], ids=["any device", "limit-iface-in"])
+@pytest.mark.parametrize("program", ["iptables", "ip6tables"])
+def test_addresses_have_the_types_that_the_addrtype_match_sees(program: str, limit: bool) -> None:
+    kernel, fib = KernelBox(_BOX, _ROUTES), Fib(_BOX, _ROUTES, sysctl=_forwarding())
+    rule = (program, "-t", "raw", "-A", "PREROUTING", "-i", "in0")
+    for name in _TYPES[program]:
+        kernel.run(*rule, "-m", "addrtype", "--dst-type", name, *(("--limit-iface-in",) if limit else ()))
+    kernel.run(*rule, "-j", "DROP")
+    try:
+        for text in _TYPED[program]:
+            kernel.run(program, "-t", "raw", "-Z")
+            kernel.send(ip("fd00:1::2" if ":" in text else "10.0.0.2", text, UDP, udp(1, 2)), "in0")
+            lines = kernel.run(program, "-t", "raw", "-vnxL", "PREROUTING").splitlines()
+            seen = {
+                line.split("dst-type ")[1].split()[0] for line in lines if "dst-type" in line and _counted(line)
+            }
+            assert seen == fib.address_type(_packed(text), "in0" if limit else None), text
+    finally:
+        kernel.close()
+
+
+def _counted(line: str) -> bool:
+    return int(line.split()[0]) > 0

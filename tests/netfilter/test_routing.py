@@ -278,7 +278,7 @@ TYPES = [
     ("0.1.2.3",         None,   {"UNICAST"}),
     ("9.0.0.1",         None,   {"UNICAST"}),     # unreachable
     ("192.0.2.7",       None,   {"LOCAL"}),
-    ("::",              None,   {"UNSPEC"}),
+    ("::",              None,   {"UNSPEC", "ANYCAST"}),
     ("fd00:1::1",       None,   {"UNICAST", "LOCAL"}),
     ("fd00:1::",        None,   {"UNICAST", "ANYCAST"}),
     ("fd00:1::9",       None,   {"UNICAST"}),
