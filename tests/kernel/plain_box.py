@@ -97,6 +97,11 @@ class OurBox:
         self.reject = {4: "", 6: ""}  # a word of --reject-with: what a REJECT rule in FORWARD and INPUT says
         self.only_tcp: frozenset[int] = frozenset()  # families where that rule is for TCP only
 
+    def rejects(self, words: tuple[str, str]) -> None:
+        """From now on FORWARD and INPUT have a REJECT rule for each family."""
+        self.reject = {4: words[0], 6: words[1]}
+        self.only_tcp = frozenset(family for family, word in self.reject.items() if word == "tcp-reset")
+
     def send(self, octets: bytes, iface: str, now: int) -> Out:
         """Let a packet arrive at `now`; what left."""
         self.out = []

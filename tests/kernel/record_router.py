@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from odd_packets import ROUTES, odd_packet
 from plain_box import KernelBox
-from router_boxes import BOXES, UNLIMITED, accepted, blank, random_settings
+from router_boxes import BOXES, REJECTS, UNLIMITED, accepted, blank, random_settings, rejecting
 
 FILE = Path(__file__).parent.parent / "netfilter" / "router.json"
 _TICK = 6  # CLOCK_MONOTONIC_COARSE of time.h
-ANSWERED, SILENT, LONGEST = 45, 10, 130
+ANSWERED, REJECTED, SILENT, LONGEST = 45, 20, 10, 130
 
 
 def main() -> None:
@@ -32,17 +32,22 @@ def main() -> None:
             random = Random(f"record {number} {plain}")
             settings = dict(UNLIMITED) if plain else random_settings(random)
             routes = list(accepted(box, list(ROUTES)))
-            steps = _steps(random, KernelBox(box, routes, settings))
+            steps = _steps(random, KernelBox(box, routes, settings), ANSWERED)
             records.append({"interfaces": box, "routes": routes, "sysctl": settings, "steps": steps})
+    for words in REJECTS:
+        kernel = KernelBox(BOXES[0], ROUTES, UNLIMITED)
+        rejecting(kernel, words)
+        record = {"interfaces": BOXES[0], "routes": list(ROUTES), "sysctl": UNLIMITED, "reject": words}
+        records.append({**record, "steps": _steps(Random(f"record {words}"), kernel, REJECTED)})
     lines = ",\n".join(json.dumps(record) for record in records)
     FILE.write_text(f"[\n{lines}\n]\n")
     print(f"{sum(len(record['steps']) for record in records)} packets, {FILE.stat().st_size} octets in {FILE}")
 
 
-def _steps(random: Random, kernel: KernelBox) -> list[list[object]]:
+def _steps(random: Random, kernel: KernelBox, answered: int) -> list[list[object]]:
     """[nanoseconds since the first, device, packet, [[device, packet], …]] each."""
     steps: list[list[object]] = []
-    left = {True: ANSWERED, False: SILENT}
+    left = {True: answered, False: SILENT}
     start = time.clock_gettime_ns(_TICK)
     while any(left.values()):
         iface, octets = odd_packet(random)

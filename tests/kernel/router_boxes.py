@@ -46,6 +46,23 @@ _BOTH = (
 )
 
 
+# what REJECT rules say, IPv4 and IPv6
+REJECTS = (
+    *(("icmp-net-unreachable", "icmp6-no-route"), ("icmp-host-unreachable", "icmp6-adm-prohibited")),
+    *(("icmp-proto-unreachable", "icmp6-addr-unreachable"), ("icmp-port-unreachable", "icmp6-port-unreachable")),
+    *(("icmp-net-prohibited", "icmp6-policy-fail"), ("icmp-host-prohibited", "icmp6-reject-route")),
+    *(("icmp-admin-prohibited", "tcp-reset"), ("tcp-reset", "icmp6-port-unreachable")),
+)
+
+
+def rejecting(kernel: KernelBox, words: tuple[str, str]) -> None:
+    """REJECT rules in FORWARD and INPUT, but for lo, with these words behind --reject-with."""
+    for program, word in zip(("iptables", "ip6tables"), words, strict=True):
+        protocol = ("-p", "tcp") if word == "tcp-reset" else ()
+        for chain in ("FORWARD", "INPUT"):
+            kernel.run(program, "-A", chain, "!", "-i", "lo", *protocol, "-j", "REJECT", "--reject-with", word)
+
+
 def random_settings(random: Random) -> dict[str, int]:
     """Settings that change what a router does; `all.forwarding` first, as its write reaches the devices."""
     settings = dict(UNLIMITED)

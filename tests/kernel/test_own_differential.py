@@ -19,18 +19,11 @@ from harness import available
 from odd_packets import ROUTES, odd_packet
 from packets import UDP, ip, udp
 from plain_box import KernelBox, OurBox
-from router_boxes import BOXES, UNLIMITED, accepted, blank, random_settings
+from router_boxes import BOXES, REJECTS, UNLIMITED, accepted, blank, random_settings, rejecting
 
 _TICK = 6  # CLOCK_MONOTONIC_COARSE of time.h, which Python does not name
 SEEDS = int(os.environ.get("CONNTRACK_OWN_SEEDS", "8"))
 PACKETS, TRIES = 1000, 5
-
-_REJECTS = (
-    *(("icmp-net-unreachable", "icmp6-no-route"), ("icmp-host-unreachable", "icmp6-adm-prohibited")),
-    *(("icmp-proto-unreachable", "icmp6-addr-unreachable"), ("icmp-port-unreachable", "icmp6-port-unreachable")),
-    *(("icmp-net-prohibited", "icmp6-policy-fail"), ("icmp-host-prohibited", "icmp6-reject-route")),
-    *(("icmp-admin-prohibited", "tcp-reset"), ("tcp-reset", "icmp6-port-unreachable")),
-)
 
 pytestmark = [
     pytest.mark.kernel,
@@ -46,16 +39,12 @@ def test_a_router_under_random_settings_does_and_says_what_the_kernel_does(seed:
     _compare(f"packets {seed}", lambda: (KernelBox(box, routes, settings), OurBox(box, routes, settings)), PACKETS)
 
 
-@pytest.mark.parametrize("words", _REJECTS, ids=lambda words: " ".join(words))
+@pytest.mark.parametrize("words", REJECTS, ids=lambda words: " ".join(words))
 def test_reject_answers_whom_the_kernel_answers(words: tuple[str, str]) -> None:
     def boxes() -> tuple[KernelBox, OurBox]:
         kernel, ours = KernelBox(BOXES[0], ROUTES, UNLIMITED), OurBox(BOXES[0], ROUTES, UNLIMITED)
-        ours.reject = {4: words[0], 6: words[1]}
-        ours.only_tcp = frozenset(family for family, word in ours.reject.items() if word == "tcp-reset")
-        for program, word in zip(("iptables", "ip6tables"), words, strict=True):
-            protocol = ("-p", "tcp") if word == "tcp-reset" else ()
-            for chain in ("FORWARD", "INPUT"):
-                kernel.run(program, "-A", chain, "!", "-i", "lo", *protocol, "-j", "REJECT", "--reject-with", word)
+        rejecting(kernel, words)
+        ours.rejects(words)
         return kernel, ours
 
     _compare(f"reject {words}", boxes, PACKETS // 2)
