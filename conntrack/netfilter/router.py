@@ -25,6 +25,7 @@ from ..verdict import (
     FORWARD,
     ICMP,
     ICMPV6,
+    INVALID,
     LOCAL_IN,
     LOCAL_OUT,
     ORIGINAL,
@@ -368,7 +369,9 @@ class Router:
         while self._backlog:
             sent, iface = self._backlog.popleft()
             skb = Skb(parse(bytes(sent.packet.data)), iface)
-            skb.conn, skb.ctinfo, skb.mark, skb.route = sent.conn, sent.ctinfo, sent.mark, sent.route
+            skb.conn, skb.mark, skb.route = sent.conn, sent.mark, sent.route
+            if sent.ctinfo != INVALID:  # that leaves no trace: tracked anew
+                skb.ctinfo = sent.ctinfo
             self._prerouting(skb)
             sent.fate = skb.fate
 

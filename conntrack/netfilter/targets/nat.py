@@ -61,7 +61,7 @@ class Nat:
         nat_range = self.range
         manip = SRC if hook in (POSTROUTING, LOCAL_IN) else DST
         if self.name == "MASQUERADE":
-            if not any(halves(conn.orig)[0]):
+            if skb.packet.family == 4 and not any(halves(conn.orig)[0]):
                 return ACCEPT  # from 0.0.0.0: made here, and not meant
             address = _masquerade(skb, box)
             if not address:
