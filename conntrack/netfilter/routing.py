@@ -212,8 +212,9 @@ class Fib:
     def first_address(self, iface: str, family: int, destination: bytes = b"") -> bytes:
         """The address REDIRECT takes: the first of `iface`, for IPv6 of the scope of `destination`; b"" if none."""
         interface = self.interfaces.get(iface)
+        any_scope = family == 4 or not any(destination)
         for address in interface.of(family) if interface else ():
-            if family == 4 or not any(destination) or addresses.reach(address.local) == addresses.reach(destination):
+            if any_scope or addresses.reach(address.local) == addresses.reach(destination):
                 return address.local
         return b""
 

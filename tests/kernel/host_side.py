@@ -35,6 +35,7 @@ class Drawn(Choices):
         self.known: dict[str, Record] = {}
         self.made: list[Record] = []  # entries that the kernel has now and did not have before
         self.fragment_ids: list[int] = []
+        self.evicted: list[list[Record]] = []  # who went for each newcomer
         self.found = self.found_before = 0  # tuples that the kernel, the Host so far, found taken in this step
         self.host: Host | None = None
 
@@ -47,6 +48,7 @@ class Drawn(Choices):
         rows = {row_key(conn): conn for conn in answer["table"]}
         self.made = [conn for key, conn in rows.items() if key not in self.known]
         self.known = rows
+        self.evicted = _groups(answer)
         self.found, self.found_before = answer["stats"].get("found", 0), found_before
         out = [bytes.fromhex(data) for _, data in answer["out"]]
         numbers = (octets.fragment_id(packet) for packet in out if packet[0] >> 4 == 6)
@@ -121,9 +123,36 @@ class Drawn(Choices):
                 return int.from_bytes(self.own.pop(at)[1:4], "big") & 0xFFFFF
         return super().flow_label(key)
 
+    def victims(self, key: bytes, proto: int) -> tuple[tuple[bytes, int], ...]:
+        """The endings that the kernel announced before the newcomer; which they are hangs on its secret hash."""
+        assert self.host is not None
+        gone = self.evicted.pop(0) if self.evicted else []
+        alive = {(conn.proto, str(conn.original.to_dict())): conn.orig for conn in self.host.engine.conns()}
+        keys = [(one["proto"], str(_ordered(one["orig"]))) for one in gone]
+        return tuple((alive[name], name[0]) for name in keys if name in alive)
+
     def icmp_credits(self, key: bytes) -> int:
         """Cannot be seen; boxes that compare have credit enough."""
         return 0
+
+
+def _groups(answer: Record) -> list[list[Record]]:
+    """The victims of early drop, in front of the newcomer that each group made room for."""
+    left = answer["stats"].get("early_drop", 0)
+    groups: list[list[Record]] = [[]]
+    for event in answer["events"]:
+        if event["event"] == "DESTROY" and event.get("timeout") and left:
+            groups[-1].append(event)
+            left -= 1
+        elif event["event"] == "NEW" and groups[-1]:
+            groups.append([])
+    return groups
+
+
+def _ordered(end: Record) -> Record:
+    """A tuple record in the Host's order of fields, without its zone."""
+    names = ("src", "dst", "sport", "dport", "type", "code", "id", "srckey", "dstkey")
+    return {name: end[name] for name in names if name in end}
 
 
 def _plain(end: Record) -> Record:
@@ -221,10 +250,22 @@ _DAY = 86_400_000  # milliseconds
 def _stamped(answer: Record) -> int:
     """The time of the step (ns), or a moment later, if the box told the time of day and did so then."""
     began: int = answer["time"]
-    for packet in map(bytes.fromhex, answer["own"]):
-        l4 = packet[(packet[0] & 15) * 4 :]
-        if packet[0] >> 4 == 4 and packet[9] == octets.ICMP and l4[:1] == b"\x0e" and len(l4) >= 20:
-            later = (int.from_bytes(l4[16:20], "big") - began // 1_000_000) % _DAY
+    for packet in (bytes.fromhex(data) for _, data in answer["out"]):
+        for told in _times(packet):
+            later = (int.from_bytes(told, "big") - began // 1_000_000) % _DAY
             if 0 < later < 100:
                 return (began // 1_000_000 + later) * 1_000_000
     return began
+
+
+def _times(packet: bytes) -> list[bytes]:
+    """What may be a time of day in it: an ICMP timestamp reply's, the newest entry of an IPv4 timestamp option."""
+    header = (packet[0] & 15) * 4
+    if packet[0] >> 4 != 4:
+        return []
+    l4 = packet[header:]
+    if packet[9] == octets.ICMP and l4[:1] == b"\x0e" and len(l4) >= 20:
+        return [l4[16:20]]
+    at = packet.find(b"\x44", 20, header)  # good enough: what is none does not lie within the next moments
+    end = at + packet[at + 2] - 1 if 0 < at < header - 3 else 0
+    return [packet[end - 4 : end]] if at + 8 <= end <= header else []
