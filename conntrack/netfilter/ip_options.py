@@ -237,18 +237,23 @@ def forward(packet: Packet, options: Options, route: Route, fib: Fib) -> None:
     """Finish the options of a packet that leaves by `route`, the header checksum too [ip_forward_options]."""
     if options.record_filled or options.next_hop or options.changed:
         data = bytearray(packet.data)
-        hop = options.next_hop or bytes(data[16:20])
-        onward = fib.lookup(hop, route.iface)
-        if onward is not None and onward.kind not in REJECTS:
-            address = fib.preferred(onward)
-        else:
-            address = fib.select_address(route.iface, route.gateway or hop)
-        finish_options(data, options, address or bytes(4))
+        here = _leaving(fib, route, bytes(data[16:20]))
+        onward = _leaving(fib, route, options.next_hop) if options.next_hop else here
+        finish_options(data, options, here, onward)
         packet.data = data
 
 
-def finish_options(data: bytearray, options: Options, address: bytes) -> None:
-    """The octets' part of `forward`; `address` is the box's on the outgoing device."""
+def _leaving(fib: Fib, route: Route, target: bytes) -> bytes:
+    """The box's address for what leaves by `route` to `target` [ip_rt_get_source]."""
+    way = fib.lookup(target, route.iface)
+    if way is not None and way.kind not in REJECTS:
+        return fib.preferred(way) or bytes(4)
+    return fib.select_address(route.iface, route.gateway or target) or bytes(4)
+
+
+def finish_options(data: bytearray, options: Options, address: bytes, onward: bytes) -> None:
+    """The octets' part of `forward`: the box's address towards the destination, and towards the next hop of a
+    source route, which then becomes the destination."""
     if options.record_filled:
         at = options.record + data[options.record + 2] - 5
         data[at : at + 4] = address
@@ -258,12 +263,12 @@ def finish_options(data: bytearray, options: Options, address: bytes) -> None:
         for place in range(data[at + 2], data[at + 1] - 2, 4):
             if data[at + place - 1 : at + place + 3] == options.next_hop:
                 data[16:20] = options.next_hop
-                data[at + place - 1 : at + place + 3] = address
+                data[at + place - 1 : at + place + 3] = onward
                 data[at + 2] = place + 4
                 break
         if options.time_address:
             at = options.time + data[options.time + 2] - 9
-            data[at : at + 4] = address
+            data[at : at + 4] = onward
         options.changed = True
     if options.changed:
         options.changed = False

@@ -69,7 +69,7 @@ def _gateway4(fib: Fib, text: str, route: Route) -> Route:
     if route.onlink:
         if route.scope >= LINK or not route.iface:
             raise ValueError(f"route {text!r}: onlink asks for a device and a scope wider than link")
-        if _type4(fib, route.gateway, route.iface) != "unicast":
+        if fib.address_type(route.gateway) != {"UNICAST"}:
             raise ValueError(invalid)
         return replace(route, next_scope=LINK)
     # The gateway must be on link: a route narrower than this one, and none of scope universe.
@@ -78,13 +78,6 @@ def _gateway4(fib: Fib, text: str, route: Route) -> Route:
         raise ValueError(invalid)
     _up(fib, text, found.iface)
     return replace(route, iface=found.iface, next_scope=found.scope)
-
-
-def _type4(fib: Fib, address: bytes, iface: str) -> str:
-    if address[0] >= 224 or not address[0]:
-        return "multicast" if 224 <= address[0] < 240 else "broadcast"
-    found = fib.lookup(address)
-    return found.kind if found and found.iface == iface else "unicast"
 
 
 def resolve6(fib: Fib, request: Request) -> Route:
