@@ -39,6 +39,7 @@ from ..wire.checksum import GOOD
 from ..wire.packet import Packet, parse
 from ..wire.refragment import Pieces
 from . import datagram, ip_options
+from .addresses import is_link_local
 from .arrival import arrive, bad_fragment, is_atomic
 from .hooks import Hooks
 from .own import Own
@@ -68,7 +69,7 @@ _MARTIANS: Final = frozenset(
 _LEAST_MTU6: Final = 1280  # RFC 8200, 5
 _UNREACHABLE, _TIME_EXCEEDED, _REDIRECT = 3, 11, 5
 _UNREACHABLE6, _TOO_BIG6, _TIME_EXCEEDED6, _PARAMETER6, _REDIRECT6 = 1, 2, 3, 4, 137
-_FRAGMENTATION_NEEDED: Final = 4
+_FRAGMENTATION_NEEDED, _SOURCE_ROUTE_FAILED = 4, 5
 _NOT_NEIGHBOUR: Final = 2
 _LINK_LOCAL: Final = (0xFE, 0x80)
 
@@ -92,6 +93,7 @@ class Router:
         self.local: list[bytes] = []
         self.logs: list[dict[str, object]] = []
         self.invalid: list[str] = []
+        own.touch = self.touch
         self._speaking: set[int] = set()  # families whose ICMP is being sent
 
     # ── what rules may ask (`box.Box`) ──────────────────────────────────────────────────────────────
@@ -254,7 +256,7 @@ class Router:
         if self._local_input and self._local_output:
             for answer in self._own.answers(skb.packet, skb.iface, skb.route, self._engine.now, skb.options):
                 closed6 = answer.octets[0] >> 4 == 6 and answer.octets[6] == _TCP  # [tcp_v6_send_response]
-                self._send_own(answer.octets, skb if answer.about else None, closed6)
+                self._send_own(answer.octets, skb if answer.about else None, closed6, answer.route)
 
     # ── through ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -269,6 +271,11 @@ class Router:
         if packet.data[8] <= 1:
             self._error(skb, _TIME_EXCEEDED, 0)
             self._end(skb, DROPPED, reasons.TTL_EXCEEDED, packet.data[8])
+            return
+        options = skb.options
+        if options is not None and options.strict and options.route and route.gateway:
+            self._error(skb, _UNREACHABLE, _SOURCE_ROUTE_FAILED)
+            self._end(skb, DROPPED, reasons.IP_OPTIONS)
             return
         if _too_big4(packet, route.mtu):
             self._error(skb, _UNREACHABLE, _FRAGMENTATION_NEEDED, route.mtu)
@@ -383,18 +390,28 @@ class Router:
             now = self._engine.now
             octets = self._own.error(skb.packet, skb.iface, kind, code, info, now, skb.options)
             if octets is not None:
-                self._send_own(octets, skb)
+                self._send_own(octets, skb, route=self._back(octets, skb.iface))
+
+    def _back(self, octets: bytes, iface: str) -> Route | None:
+        """The way of an error to a link-local address: out of the device that the offender came in by."""
+        source, destination = octets[8:24], octets[24:40]
+        if octets[0] >> 4 != 6 or not iface or not is_link_local(destination):
+            return None
+        return self._fib.output(destination, source, iface)
 
     def _redirect(self, skb: Skb, route: Route) -> None:
         if self._local_output:
             octets = self._own.redirect(skb.packet, skb.iface, route, self._engine.now, skb.options)
             if octets is not None:
-                self._send_own(octets, skb)
+                self._send_own(octets, skb, route=self._back(octets, skb.iface))
 
-    def _send_own(self, octets: bytes, about: Skb | None, partial: bool = False) -> None:
+    def _send_own(
+        self, octets: bytes, about: Skb | None, partial: bool = False, route: Route | None = None
+    ) -> None:
         """Send an own packet; an error or reset goes with the connection of the packet that it is about.
 
         `partial`: its checksum is left to the card, so that rules, quotes and lo see it unfinished.
+        `route`: its way, where that is not a matter of its addresses alone.
         """
         if not self._local_output:
             return
@@ -405,7 +422,8 @@ class Router:
             skb.ctinfo = RELATED_REPLY if about.direction == ORIGINAL else RELATED
         elif about is not None and about.ctinfo == UNTRACKED:
             skb.ctinfo = RELATED  # of no connection: it is tracked, but no CT rule may say how [nf_ct_attach]
-        route = self._way_out(skb.packet)
+        if route is None:
+            route = self._way_out(skb.packet)
         if route.why:
             return
         family = skb.packet.family

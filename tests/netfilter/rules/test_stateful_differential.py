@@ -73,7 +73,7 @@ def test_rules_count_what_they_count_in_the_kernel(kernel: Kernel, seed: int) ->
     text = random_stateful(random)
     rules = load(text, 4)
     host = Host(INTERFACES, ["default via 198.51.100.254 dev out0"], sysctl=QUIET)
-    host._load(4, rules)
+    host._router.set_rules(4, rules)
     kernel.load("*filter\nCOMMIT\n*mangle\nCOMMIT\n*nat\nCOMMIT\n*raw\nCOMMIT\n", 4)
     kernel.forget()
     kernel.load(text, 4)
