@@ -44,6 +44,12 @@ class ChoiceSource(Protocol):
     def icmp_credits(self, key: bytes) -> int:
         """How much of the common rate limit an ICMP error to `key` uses up, 0..2."""
 
+    def victims(self, key: bytes, proto: int) -> tuple[tuple[bytes, int], ...] | None:
+        """Which connections, by original tuple and protocol, a newcomer `key` evicts from a full table.
+
+        None: those that stand in its buckets, as `hash_secret` has it.
+        """
+
     def hash_secret(self) -> int:
         """The 126-bit secret of the bucket hash; asked once per engine."""
 
@@ -104,6 +110,10 @@ class Choices:
     def icmp_credits(self, key: bytes) -> int:
         """Uniform 0..2 (icmp_global_consume)."""
         return self.draw("icmp_credits", key) % 3
+
+    def victims(self, key: bytes, proto: int) -> tuple[tuple[bytes, int], ...] | None:
+        """As the bucket hash says."""
+        return None
 
     def hash_secret(self) -> int:
         """From the seed alone."""

@@ -311,6 +311,13 @@ class Table:
     def early_drop(self, key: bytes, proto: int) -> int:
         """Make room near `key`'s bucket: evict, in the first of eight buckets that has any, all connections
         that are not ASSURED; how many that were.  Expired ones met go too, but are no success."""
+        chosen = self.choices.victims(key, proto)
+        if chosen is not None:
+            found = [self.by_protocol[other].get(orig) for orig, other in chosen]
+            gone = [conn for conn in found if conn is not None and not conn.status & (ASSURED | DYING)]
+            for conn in gone:
+                self.delete(conn, EVICTED)
+            return len(gone)
         first = self.bucket(key, proto)
         for step in range(EARLY_DROP_BUCKETS):
             victims = 0

@@ -127,9 +127,9 @@ class Drawn(Choices):
         """The endings that the kernel announced before the newcomer; which they are hangs on its secret hash."""
         assert self.host is not None
         gone = self.evicted.pop(0) if self.evicted else []
-        alive = {(conn.proto, str(conn.original.to_dict())): conn.orig for conn in self.host.engine.conns()}
-        keys = [(one["proto"], str(_ordered(one["orig"]))) for one in gone]
-        return tuple((alive[name], name[0]) for name in keys if name in alive)
+        alive = {(conn.proto, _values(conn.original.to_dict())): conn.orig for conn in self.host.engine.conns()}
+        names = [(one["proto"], _values(_plain(one["orig"]))) for one in gone]
+        return tuple((alive[name], name[0]) for name in names if name in alive)
 
     def icmp_credits(self, key: bytes) -> int:
         """Cannot be seen; boxes that compare have credit enough."""
@@ -149,10 +149,8 @@ def _groups(answer: Record) -> list[list[Record]]:
     return groups
 
 
-def _ordered(end: Record) -> Record:
-    """A tuple record in the Host's order of fields, without its zone."""
-    names = ("src", "dst", "sport", "dport", "type", "code", "id", "srckey", "dstkey")
-    return {name: end[name] for name in names if name in end}
+def _values(end: Record) -> tuple[tuple[str, int | str], ...]:
+    return tuple(sorted(end.items()))
 
 
 def _plain(end: Record) -> Record:
@@ -250,7 +248,8 @@ _DAY = 86_400_000  # milliseconds
 def _stamped(answer: Record) -> int:
     """The time of the step (ns), or a moment later, if the box told the time of day and did so then."""
     began: int = answer["time"]
-    for packet in (bytes.fromhex(data) for _, data in answer["out"]):
+    packets = [data for _, data in answer["out"]] + answer["local"]
+    for packet in map(bytes.fromhex, packets):
         for told in _times(packet):
             later = (int.from_bytes(told, "big") - began // 1_000_000) % _DAY
             if 0 < later < 100:

@@ -52,5 +52,15 @@ def test_generated_scenarios_are_the_kernels(tmp_path: Path) -> None:
     assert not wrong, f"{len(wrong)} of {SEEDS} differ (scripts in {tmp_path}):\n" + "\n".join(wrong)
 
 
+def test_full_tables_evict_as_the_kernels_do() -> None:
+    with machine.small_table(machine.SMALL_MAX), ProcessPoolExecutor(JOBS, mp_context=get_context("fork")) as pool:
+        results = [result for result in pool.map(_full, range(FIRST, FIRST + SEEDS // 4)) if result["found"]]
+    assert not results, "\n".join(f"seed {result['seed']}: {result['found']}" for result in results)
+
+
+def _full(seed: int) -> dict[str, object]:
+    return one_seed(seed, STEPS, full=True)
+
+
 def _seed(seed: int) -> dict[str, object]:
     return one_seed(seed, STEPS)

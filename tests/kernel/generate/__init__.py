@@ -18,6 +18,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from machine import SMALL_MAX
 from scenario import Scenario, Step
 
 from .changes import SYSCTLS, Changes
@@ -47,6 +48,7 @@ THEMES: dict[str, tuple[int, dict[str, float]]] = {
     "tftp": (3, {"tftp": 10, "errors": 0.3}),
     "malformed": (7, {"malformed": 6, "datagrams": 3, "tcp": 2}),
     "local": (7, {"local": 8, "datagrams": 1, "errors": 1.5}),
+    "full": (0, {"datagrams": 12, "tcp": 3, "sctp": 1, "errors": 0.5, "local": 1}),
     "changes": (8, {"tcp": 4, "datagrams": 4, "changes": 1.2, "errors": 0.5}),
 }
 STYLES = {"none": 4, "plain": 30, "busy": 30, "zones": 8}
@@ -55,9 +57,11 @@ STYLES = {"none": 4, "plain": 30, "busy": 30, "zones": 8}
 class Play:
     """The steps of one seed, one at a time; `scenario` is what has been played so far."""
 
-    def __init__(self, seed: int, length: int) -> None:
+    def __init__(self, seed: int, length: int, full: bool = False) -> None:
         rng = random.Random(f"scenario {seed}")
         theme = rng.choices(list(THEMES), [weight for weight, _ in THEMES.values()])[0]
+        if full:  # about a table of SMALL_MAX entries, which the machine has to be set to
+            theme = "full"
         style = rng.choices(list(STYLES), list(STYLES.values()))[0]
         self.left = length
         self.world = World(rng, six=rng.choice((0.0, 0.3, 0.3, 0.5, 1.0)))
@@ -129,8 +133,9 @@ def _without_raw(text: str) -> str:
 
 def _box(rng: random.Random, theme: str) -> dict[str, Any]:
     """What differs from the usual box."""
-    del theme
     sysctl = {name: rng.choice(values) for name, values in SYSCTLS.items() if rng.random() < 0.08}
+    if theme == "full":
+        sysctl["nf_conntrack_max"] = SMALL_MAX
     box: dict[str, Any] = {"sysctl": sysctl}
     if rng.random() < 0.15:
         box["mtu"] = {"out0": rng.choice((1280, 1400))}
