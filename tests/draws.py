@@ -50,6 +50,9 @@ class Draws:
     def icmp_credits(self, key: bytes) -> int:
         return 1
 
+    def victims(self, key: bytes, proto: int) -> None:
+        return None
+
     def hash_secret(self) -> int:
         return 0x2B7E_1516_28AE_D2A6_ABF7_1588_09CF_4F3C  # no pattern: any would show in the places of neighbours
 
