@@ -417,6 +417,7 @@ class Engine:
     def drop(self, conn: Conn) -> None:
         """The packet was dropped on its way: an unconfirmed connection goes with it and leaves nothing."""
         if not conn.status & (CONFIRMED | DYING):
+            conn.status |= DYING  # once: several steps of a packet's way may say that it ends
             self._table.release(conn)
             self._nat.chooser.forget(conn)
             if conn.status & ASSISTED:

@@ -107,7 +107,7 @@ class Hooks:
             if fate:
                 skb.fate = fate
                 conn = skb.conn
-                if conn is not None:
+                if conn is not None and not skb.borrowed:
                     self._box.engine.drop(conn)
                 skb.packet.verdict = HELD if fate == HELD_BACK and skb.packet.verdict == HELD else DROP
                 return False

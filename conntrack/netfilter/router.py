@@ -418,7 +418,7 @@ class Router:
         skb = Skb(parse(datagram.unfinished_tcp(octets) if partial else octets))
         skb.partial = partial
         if about is not None and about.conn is not None:
-            skb.conn = about.conn
+            skb.conn, skb.borrowed = about.conn, True
             skb.ctinfo = RELATED_REPLY if about.direction == ORIGINAL else RELATED
         elif about is not None and about.ctinfo == UNTRACKED:
             skb.ctinfo = RELATED  # of no connection: it is tracked, but no CT rule may say how [nf_ct_attach]
@@ -443,7 +443,7 @@ class Router:
     def _end(self, skb: Skb, fate: str, reason: str, *numbers: int) -> Skb:
         """The packet's way ends here; a connection it began goes with it."""
         packet = skb.packet
-        if skb.conn is not None:
+        if skb.conn is not None and not skb.borrowed:
             self._engine.drop(skb.conn)
         packet.verdict = DROP
         if not packet.fault:

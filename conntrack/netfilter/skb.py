@@ -29,11 +29,13 @@ class Skb:
     template   what a CT rule attached for tracking        route     what routing said, None before it
     options    where its IPv4 options lie, once they were read
     fate       how its way ended (`outcome.Traces`), "" while it goes on
+    borrowed   its connection is that of the packet it is about, and does not end with it
     partial    its checksum is the pseudo-header's sum alone, the rest is left to the card
     stale_sum  its checksum was verified before a rule changed the IPv6 header under it
     """
 
     __slots__ = (
+        "borrowed",
         "conn",
         "ctinfo",
         "fate",
@@ -59,6 +61,7 @@ class Skb:
         self.route: Route | None = None
         self.options: Options | None = None
         self.fate: str = ""
+        self.borrowed: bool = False
         self.partial: bool = False
         self.stale_sum: bool = False
 

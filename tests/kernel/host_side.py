@@ -186,6 +186,7 @@ class HostSide:
         after = self._counters()
         record["stats"] = {name: value - before[name] for name, value in after.items() if value != before[name]}
         host.engine.reap()
+        host.engine.check()
         record["table"] = [conn.to_dict(now) for conn in host.conns()]
         record["expectations"] = [expectation.to_dict(now) for expectation in host.expectations()]
         return record
