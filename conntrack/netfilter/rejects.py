@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..verdict import LOCAL_OUT
+from ..verdict import FORWARD, LOCAL_OUT
 from ..wire.checksum import GOOD, ones_sum, pseudo_sum
 from ..wire.packet import Packet, walk_ipv6
 from . import datagram, errors4, errors6
@@ -48,19 +48,19 @@ def reject(
 ) -> bytes | None:
     """See `Own.reject`."""
     if kind == "tcp-reset":
-        return _reset4(own, packet, iface) if packet.family == 4 else _reset6(own, packet)
-    if not _sound(packet):
+        return _reset4(own, packet, iface, hook) if packet.family == 4 else _reset6(own, packet, hook)
+    if not _sound(packet, hook):
         return None
     if packet.family == 4:
         return errors4.error4(own, packet, iface, 3, _REJECT4[kind], 0, now, options)
     return errors6.error6(own, packet, "lo" if hook == LOCAL_OUT else iface, 1, _REJECT6[kind], 0, now)
 
 
-def _reset4(own: Own, packet: Packet, iface: str) -> bytes | None:
+def _reset4(own: Own, packet: Packet, iface: str, hook: int) -> bytes | None:
     data = packet.data
     if ((data[6] & 0x1F) | data[7]) or data[9] != TCP or packet.lacks(20) or data[packet.l4 + 13] & 4:
         return None
-    if not _checked(packet, TCP):
+    if not _checked(packet, TCP, hook):
         return None
     sender, target = bytes(data[12:16]), bytes(data[16:20])
     if errors4.wide(own, target, iface):
@@ -70,13 +70,13 @@ def _reset4(own: Own, packet: Packet, iface: str) -> bytes | None:
     return datagram.ipv4(target, sender, TCP, segment, tos=0, ident=0, ttl=ttl, df=True)
 
 
-def _reset6(own: Own, packet: Packet) -> bytes | None:
+def _reset6(own: Own, packet: Packet, hook: int) -> bytes | None:
     data = packet.data
     sender, target = bytes(data[8:24]), bytes(data[24:40])
     proto, _, _, fault = walk_ipv6(data, 0, packet.end, packet.length)
     if proto != TCP or fault or not (_is_unicast(sender) and _is_unicast(target)):
         return None
-    if packet.lacks(20) or data[packet.l4 + 13] & 4 or not _checked(packet, TCP):
+    if packet.lacks(20) or data[packet.l4 + 13] & 4 or not _checked(packet, TCP, hook):
         return None
     route = own.fib.output(sender, target)
     if route.why:
@@ -90,7 +90,7 @@ def _is_unicast(address: bytes) -> bool:
     return address[0] != 0xFF and address != _ANY and not address.startswith(_MAPPED)
 
 
-def _sound(packet: Packet) -> bool:
+def _sound(packet: Packet, hook: int) -> bool:
     """Is its checksum right, as far as REJECT looks [nf_reject_verify_csum]?"""
     data, proto, at = packet.data, packet.proto, packet.l4
     if packet.family == 4:
@@ -102,16 +102,17 @@ def _sound(packet: Packet) -> bool:
             return False
     if proto in _SKIP_SUM or (proto == UDP and at + 8 <= packet.length and not any(data[at + 6 : at + 8])):
         return True
-    return _checked(packet, proto if packet.family == 6 or proto in (TCP, UDP) else 0)
+    return _checked(packet, proto if packet.family == 6 or proto in (TCP, UDP) else 0, hook)
 
 
-def _checked(packet: Packet, protocol: int) -> bool:
+def _checked(packet: Packet, protocol: int, hook: int) -> bool:
     """Is the checksum right, or was it found so by connection tracking?  `protocol`: the pseudo-header's, 0: none.
 
     Linux sums an IPv4 packet from its header on [nf_ip_checksum]: options that were filled in on the way, which
-    leaves the header's own checksum wrong until departure, make the whole look bad.
+    leaves the header's own checksum wrong until departure, make the whole look bad.  What tracking found counts no
+    more once the packet is being forwarded [skb_forward_csum].
     """
-    if packet.checksum >= 0:
+    if packet.checksum >= 0 and hook != FORWARD:
         return packet.checksum == GOOD
     total = ones_sum(packet.data[0 if packet.family == 4 else packet.l4 : packet.length])
     if protocol:

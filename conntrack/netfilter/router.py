@@ -376,7 +376,7 @@ class Router:
         while self._backlog:
             sent, iface = self._backlog.popleft()
             skb = Skb(parse(bytes(sent.packet.data)), iface)
-            skb.conn, skb.mark, skb.route = sent.conn, sent.mark, sent.route
+            skb.conn, skb.mark, skb.route, skb.spoken_for = sent.conn, sent.mark, sent.route, sent.spoken_for
             if sent.ctinfo != INVALID:  # that leaves no trace: tracked anew
                 skb.ctinfo = sent.ctinfo
             self._prerouting(skb)
@@ -421,7 +421,7 @@ class Router:
             skb.conn, skb.borrowed = about.conn, True
             skb.ctinfo = RELATED_REPLY if about.direction == ORIGINAL else RELATED
         elif about is not None and about.ctinfo == UNTRACKED:
-            skb.ctinfo = RELATED  # of no connection: it is tracked, but no CT rule may say how [nf_ct_attach]
+            skb.spoken_for = True
         if route is None:
             route = self._way_out(skb.packet)
         if route.why:

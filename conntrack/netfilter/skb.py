@@ -30,6 +30,7 @@ class Skb:
     options    where its IPv4 options lie, once they were read
     fate       how its way ended (`outcome.Traces`), "" while it goes on
     borrowed   its connection is that of the packet it is about, and does not end with it
+    spoken_for it answers an untracked packet: it is tracked, but no CT rule may say how [nf_ct_attach]
     partial    its checksum is the pseudo-header's sum alone, the rest is left to the card
     stale_sum  its checksum was verified before a rule changed the IPv6 header under it
     """
@@ -46,6 +47,7 @@ class Skb:
         "packet",
         "partial",
         "route",
+        "spoken_for",
         "stale_sum",
         "template",
     )
@@ -62,6 +64,7 @@ class Skb:
         self.options: Options | None = None
         self.fate: str = ""
         self.borrowed: bool = False
+        self.spoken_for: bool = False
         self.partial: bool = False
         self.stale_sum: bool = False
 

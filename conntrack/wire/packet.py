@@ -161,8 +161,9 @@ def _parse_ipv6(packet: Packet, present: int, wire: int) -> None:
     packet.family = 6
     (payload,) = _U16.unpack_from(data, 4)
     # A payload length of 0 with more behind it than an Ethernet frame holds is a super-packet (see above); below
-    # that Linux takes it at its word, and what follows is padding.
-    _bound(packet, payload + 40 if payload or wire <= _LONGEST_FRAME else wire, present, wire)
+    # that Linux takes it at its word, and what follows is padding, unless hop-by-hop options come first, which may
+    # tell a jumbo payload's length.
+    _bound(packet, payload + 40 if payload or (wire <= _LONGEST_FRAME and data[6]) else wire, present, wire)
     proto = data[6]
     if proto not in _EXTENSIONS:
         packet.proto = proto

@@ -35,7 +35,7 @@ class Drawn(Choices):
         self.known: dict[str, Record] = {}
         self.made: list[Record] = []  # entries that the kernel has now and did not have before
         self.fragment_ids: list[int] = []
-        self.evicted: list[list[Record]] = []  # who went for each newcomer
+        self.evicted: list[Record] = []  # who went for a newcomer to a full table
         self.found = self.found_before = 0  # tuples that the kernel, the Host so far, found taken in this step
         self.host: Host | None = None
 
@@ -45,10 +45,11 @@ class Drawn(Choices):
         self.heads[:0] = [("p", bytes.fromhex(data)) for data in answer["local"][:1]]
         self.own = [bytes.fromhex(data) for data in answer["own"]]
         self.events = answer["events"]
+        full = "early_drop" in answer["stats"]
         rows = {row_key(conn): conn for conn in answer["table"]}
         self.made = [conn for key, conn in rows.items() if key not in self.known]
+        self.evicted = [conn for key, conn in self.known.items() if key not in rows] if full else []
         self.known = rows
-        self.evicted = _groups(answer)
         self.found, self.found_before = answer["stats"].get("found", 0), found_before
         out = [bytes.fromhex(data) for _, data in answer["out"]]
         numbers = (octets.fragment_id(packet) for packet in out if packet[0] >> 4 == 6)
@@ -124,29 +125,16 @@ class Drawn(Choices):
         return super().flow_label(key)
 
     def victims(self, key: bytes, proto: int) -> tuple[tuple[bytes, int], ...]:
-        """The endings that the kernel announced before the newcomer; which they are hangs on its secret hash."""
+        """The entries that are gone; which they are hangs on the kernel's secret hash."""
         assert self.host is not None
-        gone = self.evicted.pop(0) if self.evicted else []
         alive = {(conn.proto, _values(conn.original.to_dict())): conn.orig for conn in self.host.engine.conns()}
-        names = [(one["proto"], _values(_plain(one["orig"]))) for one in gone]
+        names = [(one["proto"], _values(_plain(one["orig"]))) for one in self.evicted]
+        self.evicted = []
         return tuple((alive[name], name[0]) for name in names if name in alive)
 
     def icmp_credits(self, key: bytes) -> int:
         """Cannot be seen; boxes that compare have credit enough."""
         return 0
-
-
-def _groups(answer: Record) -> list[list[Record]]:
-    """The victims of early drop, in front of the newcomer that each group made room for."""
-    left = answer["stats"].get("early_drop", 0)
-    groups: list[list[Record]] = [[]]
-    for event in answer["events"]:
-        if event["event"] == "DESTROY" and event.get("timeout") and left:
-            groups[-1].append(event)
-            left -= 1
-        elif event["event"] == "NEW" and groups[-1]:
-            groups.append([])
-    return groups
 
 
 def _values(end: Record) -> tuple[tuple[str, int | str], ...]:

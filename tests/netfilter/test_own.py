@@ -13,7 +13,7 @@ from packets import TCP, UDP, ip, ipv4, tcp, udp, word_sum, wrong_sums
 from conntrack.netfilter.own import Own
 from conntrack.netfilter.routing import Fib
 from conntrack.sysctl import SECOND
-from conntrack.verdict import FORWARD, LOCAL_OUT
+from conntrack.verdict import FORWARD, LOCAL_IN, LOCAL_OUT
 from conntrack.wire.checksum import BAD, GOOD
 from conntrack.wire.packet import parse
 
@@ -83,11 +83,12 @@ def test_reject_in_output_answers_the_box_itself() -> None:
 
 def test_reject_trusts_what_connection_tracking_found_of_the_checksum() -> None:
     packet = parse(ip("10.0.0.2", "8.8.8.8", UDP, udp(1, 2), seal=False)[:26] + b"\1\1")
-    assert own().reject(packet, "in0", FORWARD, "icmp-port-unreachable", NOW) is None
+    assert own().reject(packet, "in0", LOCAL_IN, "icmp-port-unreachable", NOW) is None
     packet.checksum = GOOD
-    assert own().reject(packet, "in0", FORWARD, "icmp-port-unreachable", NOW) is not None
+    assert own().reject(packet, "in0", LOCAL_IN, "icmp-port-unreachable", NOW) is not None
+    assert own().reject(packet, "in0", FORWARD, "icmp-port-unreachable", NOW) is None  # skb_forward_csum
     packet.checksum = BAD
-    assert own().reject(packet, "in0", FORWARD, "icmp-port-unreachable", NOW) is None
+    assert own().reject(packet, "in0", LOCAL_IN, "icmp-port-unreachable", NOW) is None
 
 
 def test_a_reset_speaks_for_the_one_who_was_spoken_to() -> None:

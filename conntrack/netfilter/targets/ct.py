@@ -60,7 +60,7 @@ class Ct:
 
     def apply(self, skb: Skb, hook: int, box: Box) -> str:
         """Mark the packet, unless an earlier rule or an earlier pass did."""
-        if skb.conn is None and skb.template is None and skb.ctinfo == NOT_TRACKED_YET:
+        if skb.conn is None and skb.template is None and skb.ctinfo == NOT_TRACKED_YET and not skb.spoken_for:
             if self.notrack:
                 skb.ctinfo = UNTRACKED
             else:

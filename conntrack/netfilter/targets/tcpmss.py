@@ -21,6 +21,7 @@ from ...wire.checksum import difference, update
 from ...wire.packet import Packet, parse
 from ...wire.refragment import contiguous
 from ..box import CONTINUE, Box
+from ..datagram import unfinished_tcp
 from ..rules.errors import Refused
 from ..rules.extension import TARGET, Argument, Extension, Given, Option, refuse_unless
 from ..rules.text import number
@@ -71,6 +72,8 @@ class Tcpmss:
             _lower(packet, at, new)
         elif l4 + size == end and size < _LONGEST_HEADER:
             skb.packet = _inserted(packet, min(new, _DEFAULT[packet.family]))
+            if skb.partial:
+                skb.packet = parse(unfinished_tcp(bytes(skb.packet.data)))
         return CONTINUE
 
     def text(self) -> str:
