@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..verdict import FORWARD, LOCAL_OUT
+from ..verdict import FORWARD, LOCAL_IN, LOCAL_OUT
 from ..wire.checksum import GOOD, ones_sum, pseudo_sum
 from ..wire.packet import Packet, walk_ipv6
 from . import datagram, errors4, errors6
@@ -49,7 +49,7 @@ def reject(
     """See `Own.reject`."""
     if kind == "tcp-reset":
         return _reset4(own, packet, iface, hook) if packet.family == 4 else _reset6(own, packet, hook)
-    if not _sound(packet, hook):
+    if not _sound(packet):
         return None
     if packet.family == 4:
         return errors4.error4(own, packet, iface, 3, _REJECT4[kind], 0, now, options)
@@ -90,7 +90,7 @@ def _is_unicast(address: bytes) -> bool:
     return address[0] != 0xFF and address != _ANY and not address.startswith(_MAPPED)
 
 
-def _sound(packet: Packet, hook: int) -> bool:
+def _sound(packet: Packet) -> bool:
     """Is its checksum right, as far as REJECT looks [nf_reject_verify_csum]?"""
     data, proto, at = packet.data, packet.proto, packet.l4
     if packet.family == 4:
@@ -102,15 +102,15 @@ def _sound(packet: Packet, hook: int) -> bool:
             return False
     if proto in _SKIP_SUM or (proto == UDP and at + 8 <= packet.length and not any(data[at + 6 : at + 8])):
         return True
-    return _checked(packet, proto if packet.family == 6 or proto in (TCP, UDP) else 0, hook)
+    return _checked(packet, proto if packet.family == 6 or proto in (TCP, UDP) else 0)
 
 
-def _checked(packet: Packet, protocol: int, hook: int) -> bool:
+def _checked(packet: Packet, protocol: int, hook: int = LOCAL_IN) -> bool:
     """Is the checksum right, or was it found so by connection tracking?  `protocol`: the pseudo-header's, 0: none.
 
     Linux sums an IPv4 packet from its header on [nf_ip_checksum]: options that were filled in on the way, which
-    leaves the header's own checksum wrong until departure, make the whole look bad.  What tracking found counts no
-    more once the packet is being forwarded [skb_forward_csum].
+    leaves the header's own checksum wrong until departure, make the whole look bad.  For a reset, what
+    tracking found counts no more once the packet is being forwarded [skb_forward_csum].
     """
     if packet.checksum >= 0 and hook != FORWARD:
         return packet.checksum == GOOD

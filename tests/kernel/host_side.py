@@ -35,7 +35,7 @@ class Drawn(Choices):
         self.known: dict[str, Record] = {}
         self.made: list[Record] = []  # entries that the kernel has now and did not have before
         self.fragment_ids: list[int] = []
-        self.evicted: list[Record] = []  # who went for a newcomer to a full table
+        self.evicted: list[list[Record]] = []  # who went for each newcomer to a full table
         self.found = self.found_before = 0  # tuples that the kernel, the Host so far, found taken in this step
         self.host: Host | None = None
 
@@ -45,10 +45,10 @@ class Drawn(Choices):
         self.heads[:0] = [("p", bytes.fromhex(data)) for data in answer["local"][:1]]
         self.own = [bytes.fromhex(data) for data in answer["own"]]
         self.events = answer["events"]
-        full = "early_drop" in answer["stats"]
         rows = {row_key(conn): conn for conn in answer["table"]}
         self.made = [conn for key, conn in rows.items() if key not in self.known]
-        self.evicted = [conn for key, conn in self.known.items() if key not in rows] if full else []
+        gone = [conn for key, conn in self.known.items() if key not in rows]
+        self.evicted = (_groups(answer["events"]) or [gone]) if "early_drop" in answer["stats"] else []
         self.known = rows
         self.found, self.found_before = answer["stats"].get("found", 0), found_before
         out = [bytes.fromhex(data) for _, data in answer["out"]]
@@ -128,13 +128,24 @@ class Drawn(Choices):
         """The entries that are gone; which they are hangs on the kernel's secret hash."""
         assert self.host is not None
         alive = {(conn.proto, _values(conn.original.to_dict())): conn.orig for conn in self.host.engine.conns()}
-        names = [(one["proto"], _values(_plain(one["orig"]))) for one in self.evicted]
-        self.evicted = []
+        gone = self.evicted.pop(0) if self.evicted else []
+        names = [(one["proto"], _values(_plain(one["orig"]))) for one in gone]
         return tuple((alive[name], name[0]) for name in names if name in alive)
 
     def icmp_credits(self, key: bytes) -> int:
         """Cannot be seen; boxes that compare have credit enough."""
         return 0
+
+
+def _groups(events: list[Record]) -> list[list[Record]]:
+    """The victims of early drop, in front of the newcomer that each group made room for; none without events."""
+    groups: list[list[Record]] = [[]]
+    for event in events:
+        if event["event"] == "DESTROY":
+            groups[-1].append(event)
+        elif event["event"] == "NEW" and groups[-1]:
+            groups.append([])
+    return groups if groups[0] else []
 
 
 def _values(end: Record) -> tuple[tuple[str, int | str], ...]:
@@ -217,6 +228,11 @@ class HostSide:
             "log": list(outcome.traces.invalid),
             "reason": outcome.reason,
         }
+
+    def meet(self, now: int) -> None:
+        """As a dump at `now` (ns): expired entries end."""
+        self.host.engine.advance(now)
+        self.host.engine.reap()
 
     def deadlines(self) -> list[int]:
         """Moments (ns) at which something is going to change by itself."""
