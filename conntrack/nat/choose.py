@@ -121,17 +121,26 @@ class Chooser:
     def _mirrored(self, key: bytes, conn: Conn) -> bool:
         """Is `key` used only by the same flow seen from its other end, untranslated [nf_nat_used_tuple_new]?
 
-        Both ends may send first while neither packet has passed all hooks; confirmation merges the two.
+        Both ends may send first while neither packet has passed all hooks; confirmation merges the two.  Tuples
+        are compared without their zones: a zone of one direction begins flows that meet only there.
         """
         if not TRACKERS[conn.proto].allow_clash:
             return False
-        other = self._table.find(zoned(key, conn.extra.zone.effective(ORIGINAL)), conn.proto)
-        return (
-            other is not None
-            and not other.status & (NAT_MASK | SEQ_ADJUST)
-            and other.orig == conn.reply
-            and other.reply == conn.orig
+        other = self._met(key, conn) or self._met(invert(key, conn.proto), conn)
+        return other is None or (
+            not other.status & (NAT_MASK | SEQ_ADJUST)
+            and bare(other.orig) == bare(conn.reply)
+            and bare(other.reply) == bare(conn.orig)
         )
+
+    def _met(self, key: bytes, conn: Conn) -> Conn | None:
+        """The connection that a packet with `key` in the zone of `conn` would find."""
+        zone = conn.extra.zone
+        for number in {zone.effective(ORIGINAL), zone.effective(REPLY)}:
+            found = self._table.find_in(zoned(key, number), conn.proto, zone, number)
+            if found is not None:
+                return found
+        return None
 
     def _unique(self, current: bytes, wanted: NatRange, conn: Conn, manip: int) -> bytes:
         if manip == SRC and not wanted.random:

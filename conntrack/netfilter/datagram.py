@@ -81,15 +81,23 @@ def reset(segment: bytes, length: int, addresses: bytes) -> bytes:
 
 
 def unfinished_tcp(octets: bytes) -> bytes:
-    """An IPv6 TCP packet with only the pseudo-header's sum, as it is while the card may finish it."""
-    total = fold(pseudo_sum(octets[8:40], TCP, len(octets) - 40))
-    return octets[:56] + total.to_bytes(2, "big") + octets[58:]
+    """A TCP packet with only the pseudo-header's sum, as it is while the card may finish it."""
+    at, addresses = _segment(octets)
+    total = fold(pseudo_sum(addresses, TCP, len(octets) - at))
+    return octets[: at + 16] + total.to_bytes(2, "big") + octets[at + 18 :]
 
 
 def finished_tcp(octets: bytes) -> bytes:
     """The same with its checksum: what a device without a card does on the way out."""
-    segment = octets[40:56] + b"\0\0" + octets[58:]
-    return octets[:40] + segment[:16] + _sum(octets[8:40], TCP, segment).to_bytes(2, "big") + segment[18:]
+    at, addresses = _segment(octets)
+    segment = octets[at : at + 16] + b"\0\0" + octets[at + 18 :]
+    total = _sum(addresses, TCP, segment) or 0xFFFF  # the device writes no zero, which UDP would not mean [skb_checksum_help]
+    return octets[: at + 16] + total.to_bytes(2, "big") + octets[at + 18 :]
+
+
+def _segment(octets: bytes) -> tuple[int, bytes]:
+    """Where the TCP header of an own packet begins, and the addresses; IPv6 without extension headers."""
+    return (40, octets[8:40]) if octets[0] >> 4 == 6 else ((octets[0] & 15) * 4, octets[12:20])
 
 
 def _sum(addresses: bytes, proto: int, message: bytes) -> int:

@@ -121,7 +121,8 @@ class Router:
             return
         if kind == "tcp-reset" and skb.conn is not None:
             self._engine.set_closing(skb.conn)
-        self._send_own(answer, skb)
+        # IPv4 leaves the sum of its reset to the card, IPv6 does not [nf_reject_ip_tcphdr_put]
+        self._send_own(answer, skb, partial=kind == "tcp-reset" and packet.family == 4)
 
     def log(self, skb: Skb, hook: int, record: dict[str, object]) -> None:
         """Keep what a LOG rule says."""
@@ -377,6 +378,7 @@ class Router:
             sent, iface = self._backlog.popleft()
             skb = Skb(parse(bytes(sent.packet.data)), iface)
             skb.conn, skb.mark, skb.route, skb.spoken_for = sent.conn, sent.mark, sent.route, sent.spoken_for
+            skb.partial = sent.partial
             if sent.ctinfo != INVALID:  # that leaves no trace: tracked anew
                 skb.ctinfo = sent.ctinfo
             self._prerouting(skb)

@@ -32,6 +32,7 @@ class Drawn(Choices):
         self.heads: list[tuple[str, bytes]] = []
         self.own: list[bytes] = []
         self.events: list[Record] = []
+        self.log: list[str] = []
         self.known: dict[str, Record] = {}
         self.made: list[Record] = []  # entries that the kernel has now and did not have before
         self.fragment_ids: list[int] = []
@@ -44,7 +45,7 @@ class Drawn(Choices):
         self.heads = [(name, bytes.fromhex(data)) for name, data in answer["heads"]]
         self.heads[:0] = [("p", bytes.fromhex(data)) for data in answer["local"][:1]]
         self.own = [bytes.fromhex(data) for data in answer["own"]]
-        self.events = answer["events"]
+        self.events, self.log = answer["events"], answer["log"]
         rows = {row_key(conn): conn for conn in answer["table"]}
         self.made = [conn for key, conn in rows.items() if key not in self.known]
         gone = [conn for key, conn in self.known.items() if key not in rows]
@@ -66,15 +67,21 @@ class Drawn(Choices):
         seen = self._mapped(conn, manip)
         if seen is None:
             seen = self._seen(manip, proto)
+        if seen is None and manip == 0:
+            seen = self._expected(conn, range(least, least + size))
         if seen is None or not least <= seen < least + size:
             return super().port_offset(key, proto)
         assert self.host is not None
         met = self.found - (self.host.engine.stats.found - self.found_before)
         offset = seen - least
-        for _ in range(met):
+
+        def taken(number: int) -> bool:
+            there = current[:at] + ((least + number) & 0xFFFF).to_bytes(2, "big") + current[at + 2 :]
+            return chooser._table.taken(chooser._reply_key(there, conn), conn)
+
+        for _ in range(met - taken(offset)):
             before = (offset - 1) % size
-            there = current[:at] + ((least + before) & 0xFFFF).to_bytes(2, "big") + current[at + 2 :]
-            if not chooser._table.taken(chooser._reply_key(there, conn), conn):
+            if not taken(before):
                 break
             offset = before
         return offset
@@ -97,6 +104,20 @@ class Drawn(Choices):
             if proto in (octets.ICMP, octets.ICMPV6):
                 return int.from_bytes(l4[4:6], "big")
             return int.from_bytes(l4[:2] if manip == 0 else l4[2:4], "big")
+        return None
+
+    def _expected(self, conn: Any, ports: range) -> int | None:
+        """The source port of a connection that ended with its packet, by what its helper expected or could not."""
+        orig = conn.original.to_dict()
+        for event in self.events:
+            if event["event"] == "EXP_NEW" and _plain(event["master"]) == orig:
+                return int(event["tuple"]["dport"])
+        if any("cannot add expectation" in line for line in self.log):
+            assert self.host is not None
+            for other in self.host.expectations():
+                to = other.to_dict(0)["tuple"]
+                if to["src"] == orig["dst"] and to["dport"] in ports:
+                    return int(to["dport"])
         return None
 
     def fragment_id(self, key: bytes) -> int:

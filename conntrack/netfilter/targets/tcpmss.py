@@ -72,8 +72,8 @@ class Tcpmss:
             _lower(packet, at, new)
         elif l4 + size == end and size < _LONGEST_HEADER:
             skb.packet = _inserted(packet, min(new, _DEFAULT[packet.family]))
-            if skb.partial:
-                skb.packet = parse(unfinished_tcp(bytes(skb.packet.data)))
+        if skb.partial:
+            skb.packet = parse(unfinished_tcp(bytes(skb.packet.data)))
         return CONTINUE
 
     def text(self) -> str:
