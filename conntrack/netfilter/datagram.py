@@ -91,7 +91,7 @@ def finished_tcp(octets: bytes) -> bytes:
     """The same with its checksum: what a device without a card does on the way out."""
     at, addresses = _segment(octets)
     segment = octets[at : at + 16] + b"\0\0" + octets[at + 18 :]
-    total = _sum(addresses, TCP, segment) or 0xFFFF  # the device writes no zero, which UDP would not mean [skb_checksum_help]
+    total = _sum(addresses, TCP, segment) or 0xFFFF  # a zero is never written [skb_checksum_help]
     return octets[: at + 16] + total.to_bytes(2, "big") + octets[at + 18 :]
 
 

@@ -37,8 +37,7 @@ from ..verdict import (
 )
 from ..wire.checksum import GOOD
 from ..wire.packet import Packet, parse
-from ..wire.refragment import Pieces
-from . import datagram, ip_options
+from . import datagram, ip_options, mtu
 from .addresses import is_link_local
 from .arrival import arrive, bad_fragment, is_atomic
 from .hooks import Hooks
@@ -278,7 +277,7 @@ class Router:
             self._error(skb, _UNREACHABLE, _SOURCE_ROUTE_FAILED)
             self._end(skb, DROPPED, reasons.IP_OPTIONS)
             return
-        if _too_big4(packet, route.mtu):
+        if mtu.too_big4(packet, route.mtu):
             self._error(skb, _UNREACHABLE, _FRAGMENTATION_NEEDED, route.mtu)
             self._end(skb, DROPPED, reasons.TOO_BIG, packet.length, route.mtu)
             return
@@ -308,10 +307,10 @@ class Router:
             self._error(skb, _UNREACHABLE6, _NOT_NEIGHBOUR)
             self._end(skb, DROPPED, reasons.SOURCE_SCOPE)
             return
-        mtu = max(route.mtu, _LEAST_MTU6)
-        if _too_big6(packet, mtu):
-            self._error(skb, _TOO_BIG6, 0, mtu)
-            self._end(skb, DROPPED, reasons.TOO_BIG, packet.length, mtu)
+        room = max(route.mtu, _LEAST_MTU6)
+        if mtu.too_big6(packet, room):
+            self._error(skb, _TOO_BIG6, 0, room)
+            self._end(skb, DROPPED, reasons.TOO_BIG, packet.length, room)
             return
         lower_hop_limit(packet)
         skb.out_iface = route.iface
@@ -340,17 +339,17 @@ class Router:
             return
         if skb.partial:
             skb.packet = packet = parse(datagram.finished_tcp(bytes(packet.data)))
-        mtu = route.mtu
+        room = route.mtu
         made_here = packet.family == 6 and not skb.iface and packet.pieces is None
-        refused = _uncuttable(packet, mtu) and not made_here
-        pieces = () if refused else self._engine.cut(packet, mtu)
+        refused = mtu.uncuttable(packet, room) and not made_here
+        pieces = () if refused else self._engine.cut(packet, room)
         if refused:
             if packet.family == 4:
-                self._error(skb, _UNREACHABLE, _FRAGMENTATION_NEEDED, mtu)
+                self._error(skb, _UNREACHABLE, _FRAGMENTATION_NEEDED, room)
             else:
-                self._error(skb, _TOO_BIG6, 0, mtu)
+                self._error(skb, _TOO_BIG6, 0, room)
         if not pieces:
-            self._end(skb, DROPPED, reasons.TOO_BIG, packet.length, mtu)
+            self._end(skb, DROPPED, reasons.TOO_BIG, packet.length, room)
             return
         skb.fate = FORWARDED
         self.out.extend((route.iface, piece) for piece in pieces)
@@ -461,38 +460,3 @@ def _ends(packet: Packet) -> tuple[bytes, bytes]:
     addresses = packet.addresses()
     half = len(addresses) // 2
     return addresses[:half], addresses[half:]
-
-
-def _largest(packet: Packet) -> int:
-    """The largest fragment of a reassembled packet, 0 for others."""
-    return packet.pieces.largest if isinstance(packet.pieces, Pieces) else 0
-
-
-def _too_big4(packet: Packet, mtu: int) -> bool:
-    """Must it be refused before FORWARD [ip_exceeds_mtu]?"""
-    if packet.length <= mtu or not _df(packet):
-        return False
-    return _largest(packet) > mtu or packet.pieces is None
-
-
-def _df(packet: Packet) -> bool:
-    return bool(packet.data[6] & 0x40)
-
-
-def _too_big6(packet: Packet, mtu: int) -> bool:
-    """Must it be refused before FORWARD [ip6_pkt_too_big]?"""
-    if packet.length <= mtu:
-        return False
-    return _largest(packet) > mtu or packet.pieces is None
-
-
-def _uncuttable(packet: Packet, mtu: int) -> bool:
-    """On its way out: too large, and not to be cut [ip_fragment, ip6_fragment]?"""
-    largest = _largest(packet)
-    if packet.family == 4:
-        if packet.length <= mtu and not largest:
-            return False
-        return _df(packet) and (packet.pieces is None or largest > mtu)
-    if packet.length <= mtu and not (largest and packet.length > largest):
-        return False
-    return packet.pieces is None or largest > mtu
