@@ -53,6 +53,7 @@ class Drawn(Choices):
         self.known = rows
         self.found, self.found_before = answer["stats"].get("found", 0), found_before
         out = [bytes.fromhex(data) for _, data in answer["out"]]
+        self.own += [packet for packet in out if packet not in self.own]  # no probe sees them where no rules stand
         numbers = (octets.fragment_id(packet) for packet in out if packet[0] >> 4 == 6)
         self.fragment_ids = [number for number in numbers if number is not None]
 
