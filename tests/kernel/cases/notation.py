@@ -10,14 +10,16 @@
 
 One rule: a line says what is on the wire; lengths and sums are right unless the line says `badsum`, `cut N`, `said N`.
 
-    any packet   ttl N, tos N, ident N, df, options HEX (IPv4), ext dst|hop|route|… (IPv6), cut N (octets of the whole),
-                 pieces N [order i,j,…] (cut into fragments of N octets and sent in that order)
+    any packet   ttl N, tos N, ident N, df, options HEX (IPv4), ext dst|hop|route|frag|… (IPv6; frag: all there is),
+                 payload N (the length that an IPv6 header tells), cut N (octets of the whole), short N (octets behind
+                 the IP header, summed when there were more), pieces N [order i,j,…] (cut into fragments of N octets
+                 and sent in that order) [before dst|hop|route|… (what stands before the fragment header)]
     tcp FLAGS    seq ack win len N, data "text", opt mss,wsN,sackok,ts,sack:A-B,hex:…, badsum
     udp          len N, data "text", said N, nosum, badsum          udplite   the same, said = coverage
     icmp T/C     id N, n N (sequence), len N, rest HEX, about …     icmpv6    the same
     sctp         vtag N, then chunks: init:TAG initack:TAG cookie cookieack data sack hb hback shut shutack shutcomp
                  abort error, a T flag as abort!, len:0 chunks as KIND~
-    gre          v0 | v1 call N          proto N len N              raw HEX (the whole packet)
+    gre          v0 | v1 call N          proto N len N | hex HEX    raw HEX (the whole packet)
 """
 
 # ruff: noqa: E501 (packet scripts: one line a packet)
@@ -36,7 +38,7 @@ _CHUNKS = {
     "error": 9, "cookie": 10, "cookieack": 11, "shutcomp": 14, "ecne": 12,
 }
 _PROTOS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58, "sctp": 132, "gre": 47, "udplite": 136, "esp": 50}
-_EXTENSIONS = {"hop": 0, "route": 43, "dst": 60, "none": 59}
+_EXTENSIONS = {"hop": 0, "route": 43, "frag": 44, "dst": 60, "none": 59}
 
 
 def steps(text: str, texts: dict[str, str] | None = None) -> list[Step]:
@@ -110,23 +112,22 @@ def built(parts: list[str]) -> list[bytes]:
     more: dict[str, Any] = {"ttl": words.number("ttl", 64), "tos": words.number("tos", 0)}
     cut, size, order = words.number("cut", 0), words.number("pieces", 0), words.value("order")
     ident, df, options = words.number("ident", 1), words.flag("df"), words.value("options", "")
-    extensions = words.value("ext", "")
+    extensions, before = words.value("ext", ""), words.value("before", "")
+    short, payload = words.number("short", 0), words.number("payload", -1)
     if name == "proto":
-        proto, l4 = int(words.words.pop(0)), bytes(words.number("len", 8))
+        proto, given = int(words.words.pop(0)), words.value("hex")
+        l4 = bytes(words.number("len", 8)) if given is None else bytes.fromhex(given)
     else:
         proto = _PROTOS[name]
         l4 = _BODIES[name](words, src, dst, sport, dport, quote)
     if words.words:
         raise ValueError(f"left over in a packet script: {words.words}")
-    for extension in filter(None, reversed(extensions.split(","))):
-        kind = _EXTENSIONS[extension]
-        body = bytes((0,) * 6) if extension == "route" else bytes((1, 4, 0, 0, 0, 0))
-        l4 = bytes((proto, 0)) + body + l4
-        proto = kind
+    l4 = l4[:short] if short else l4
+    proto, l4 = _behind(extensions, proto, l4)
     if size:
-        return _pieces(src, dst, proto, l4, size, order, ident, more)
+        return _pieces(src, dst, proto, l4, size, order, ident, before, more)
     if six:
-        packet = octets.ipv6(src, dst, proto, l4, **more)
+        packet = octets.ipv6(src, dst, proto, l4, length=None if payload < 0 else payload, **more)
     else:
         word = 0x4000 if df else 0
         packet = octets.ipv4(src, dst, proto, l4, ident=ident, fragment=word, options=bytes.fromhex(options), **more)
@@ -144,15 +145,32 @@ def _end(text: str) -> tuple[str, int]:
     return text, 0
 
 
+def _behind(extensions: str, proto: int, l4: bytes) -> tuple[int, bytes]:
+    """IPv6 extension headers before `l4` of protocol `proto`: the first one's number, and all of it."""
+    for extension in filter(None, reversed(extensions.split(","))):
+        body = bytes((1, 4, 0, 0, 0, 0)) if extension not in ("route", "frag") else bytes(6)
+        proto, l4 = _EXTENSIONS[extension], bytes((proto, 0)) + body + l4
+    return proto, l4
+
+
 def _pieces(
-    src: str, dst: str, proto: int, l4: bytes, size: int, order: str | None, ident: int, more: dict[str, Any]
+    src: str,
+    dst: str,
+    proto: int,
+    l4: bytes,
+    size: int,
+    order: str | None,
+    ident: int,
+    before: str,
+    more: dict[str, Any],
 ) -> list[bytes]:
     out = []
     for at in range(0, len(l4), size):
         part, last = l4[at : at + size], at + size >= len(l4)
         if ":" in src:
             head = struct.pack("!BBHI", proto, 0, at | (0 if last else 1), ident)
-            out.append(octets.ipv6(src, dst, octets.FRAGMENT, head + part, **more))
+            first, whole = _behind(before, octets.FRAGMENT, head + part)
+            out.append(octets.ipv6(src, dst, first, whole, **more))
         else:
             word = at >> 3 | (0 if last else 0x2000)
             out.append(octets.ipv4(src, dst, proto, part, ident=ident, fragment=word, **more))
