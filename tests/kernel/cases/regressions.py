@@ -130,7 +130,7 @@ TRACKERS = [
     case6("what was INVALID comes off lo as if never tracked", "send [2001:db8:2::1]:8080 > [fd00:1::1]:53 tcp SA seq 5 ack 6\n", rules6=NOTRACK + WATCHED),
     case6("an error about a packet with the box's own source counts once", "out0 [2001:db8:2::1]:6553 > [fd00:1::1]:443 udp len 10\n", rules6=table("raw", "PREROUTING -j CT --zone-reply 7") + WATCHED),
     case6("REDIRECT finds an address for packets to ::", "in0 [fd00:1::3]:1 > [::]:21 udp\n", rules6=nat("PREROUTING -j REDIRECT")),
-    case("IPv6 masquerades :: too, IPv4 no 0.0.0.0", "out0 [::]:1024 > [2001:db8:2::9]:21 udp\n", nat("POSTROUTING -j MASQUERADE"), nat("POSTROUTING -j MASQUERADE")),
+    case6("IPv6 masquerades :: too", "out0 [::]:1024 > [2001:db8:2::9]:21 udp\n", nat("POSTROUTING -j MASQUERADE")),
     case6("FTP reads a gathered packet in one piece, and it is cut anew", "in0 [fd00:1::2]:2000 > [2600::1]:21 tcp S seq 999\nout0 [2600::1]:21 > [fd00:1::2]:2000 tcp SA seq 4999 ack 1000\nin0 [fd00:1::2]:2000 > [2600::1]:21 tcp PA seq 1000 ack 5000 data \"EPRT |2|fd00:1::2|1|\\r\\n\" pieces 24 order 1,0\n", table("raw", "PREROUTING -p tcp --dport 21 -j CT --helper ftp") + WATCHED),
     # [skb_ensure_writable, skb_linearize]
     case6("TCPMSS makes a gathered packet contiguous, and it is cut anew", "in0 [fd00:1::2]:1 > [2600::1]:80 tcp S seq 999 len 220 pieces 80 order 1,0,2\n", rules6=TRACK + table("mangle", "POSTROUTING -p tcp -j TCPMSS --set-mss 1200")),
