@@ -140,6 +140,7 @@ RULE_UNTRACKED: Final = "rule_untracked"
 NO_TRACKING: Final = "no_tracking"
 LINK_DOWN: Final = "link_down"
 SOURCE_SCOPE: Final = "source_scope"
+OUT_OF_SCOPE: Final = "out_of_scope"
 # The engine
 TABLE_FULL: Final = "table_full"
 CLASH: Final = "clash"
@@ -267,6 +268,7 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str | None, str, str], ...] = (
     (NO_TRACKING,             (),                         None,                                          "", "connection tracking did not see it: no rule asks for it, or its way ended before"),
     (LINK_DOWN,               (),                         None,                                          "", "the device is down"),
     (SOURCE_SCOPE,            (),                         None,                                          "", "a source address that must not be forwarded"),
+    (OUT_OF_SCOPE,            (),                         None,                                          "", "a multicast that must not leave the box"),
     (NOT_IP,                  ("ethertype",),             None,                                          "", "not IP: passed unchanged"),
 )
 # fmt: on

@@ -212,6 +212,17 @@ def reach(address: bytes) -> int:
     return 5 if address[0] == 0xFE and address[1] & 0xC0 == 0xC0 else 14
 
 
+def sort_of(address: bytes) -> int:
+    """What REDIRECT tells IPv6 addresses apart by [ipv6_addr_scope]: 1 loopback, 2 link, 5 site, 8 an IPv4 address
+    behind zeros, 0 everything else."""
+    if address[0] == 0xFF:
+        scope = address[1] & 15
+        return scope if scope in (1, 2, 5) else 0
+    if not any(address[:12]) and any(address):
+        return 1 if address == LOOPBACK6 else 8
+    return {0x80: 2, 0xC0: 5}.get(address[1] & 0xC0, 0) if address[0] == 0xFE else 0
+
+
 LOOPBACK6 = bytes(15) + b"\1"
 
 

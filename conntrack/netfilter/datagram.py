@@ -80,10 +80,10 @@ def reset(segment: bytes, length: int, addresses: bytes) -> bytes:
     return answer[:16] + _sum(addresses, TCP, answer).to_bytes(2, "big") + answer[18:]
 
 
-def unfinished_tcp(octets: bytes) -> bytes:
-    """A TCP packet with only the pseudo-header's sum, as it is while the card may finish it."""
+def unfinished_tcp(octets: bytes, summed: bytes = b"") -> bytes:
+    """A TCP packet with only the pseudo-header's sum (of the addresses `summed`: its own), left to the card."""
     at, addresses = _segment(octets)
-    total = fold(pseudo_sum(addresses, TCP, len(octets) - at))
+    total = fold(pseudo_sum(summed or addresses, TCP, len(octets) - at))
     return octets[: at + 16] + total.to_bytes(2, "big") + octets[at + 18 :]
 
 

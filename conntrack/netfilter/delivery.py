@@ -87,7 +87,7 @@ def _icmp(own: Own, packet: Packet, iface: str, wide: bool, now: int, options: O
     if wide and own.sysctl.get("net.ipv4.icmp_echo_ignore_broadcasts", 1):
         return None
     sender, target = bytes(data[12:16]), bytes(data[16:20])
-    source = own.fib.spec_dst(sender, iface) if wide else target
+    source = own.fib.spec_dst(sender, iface) if wide else target if any(target) else b""
     info = int.from_bytes(message[4:8], "big")
     if message[0] == _ECHO:
         if own.sysctl.get("net.ipv4.icmp_echo_ignore_all", 0):
@@ -152,7 +152,7 @@ def _tcp(own: Own, packet: Packet, now: int, options: Options | None) -> bytes |
     hop, echoed = sender, b""
     if options is not None and options.route:
         hop = ip_options.first_hop(data, options) or sender
-    route = own.fib.output(hop, target)
+    route = own.fib.output(hop, target if any(target) else b"")
     if options is not None and options.length:
         made = ip_options.echo(data, options, lambda: route.source, own.is_unicast, now)
         if made is None:
@@ -162,7 +162,8 @@ def _tcp(own: Own, packet: Packet, now: int, options: Options | None) -> bytes |
         return None
     answer = datagram.reset(segment, packet.length - packet.l4, target + sender)
     ttl = own.sysctl.get("net.ipv4.ip_default_ttl", 64)
-    return datagram.ipv4(target, hop, TCP, answer, tos=data[1] & 0xFC, ident=0, ttl=ttl, df=True, options=echoed)
+    tos = data[1] & 0xFC
+    return datagram.ipv4(route.source, hop, TCP, answer, tos=tos, ident=0, ttl=ttl, df=True, options=echoed)
 
 
 def _closed(packet: Packet) -> bytes | None:
@@ -287,7 +288,7 @@ def _icmpv6(own: Own, packet: Packet, iface: str, route: Route | None, at: int, 
         return _advertise(own, packet, iface, message), False, None
     if message[0] != _ECHO6 or own.sysctl.get("net.ipv6.icmp.echo_ignore_all", 0):
         return _NOTHING
-    source = target
+    source = target if any(target) else b""
     if target[0] == 0xFF:
         if own.sysctl.get("net.ipv6.icmp.echo_ignore_multicast", 0):
             return _NOTHING
@@ -298,6 +299,9 @@ def _icmpv6(own: Own, packet: Packet, iface: str, route: Route | None, at: int, 
         source = target if own.sysctl.get("net.ipv6.anycast_src_echo_reply", 0) else b""
     tclass = (data[0] & 15) << 4 | data[1] >> 4
     info = int.from_bytes(message[4:8], "big")
+    if iface == "lo":  # the device that the address stands on [icmp6_iif]
+        home = own.fib.lookup6(target, table="local")
+        iface = home.iface if home is not None else iface
     way = own.fib.output(sender, source, iface)
     return (
         errors6.send6(own, message[8:], sender, way, _ECHO_REPLY6, message[1], info, tclass, now, False),
@@ -329,10 +333,12 @@ def _tcp6(own: Own, packet: Packet, iface: str) -> bytes | None:
         return None
     data = packet.data
     sender, target = bytes(data[8:24]), bytes(data[24:40])
-    route = own.fib.output(sender, target, iface if is_link_local(sender) else "")
+    route = own.fib.output(sender, target if any(target) else b"", iface if is_link_local(sender) else "")
     if route.why:
         return None
     answer = datagram.reset(segment, packet.length - packet.l4, target + sender)
     tclass = ((data[0] & 15) << 4 | data[1] >> 4) & 0xFC
-    label = own.label(target + sender + bytes((TCP,)) + segment[2:4] + segment[:2])
-    return datagram.ipv6(target, sender, TCP, answer, tclass=tclass, label=label, hops=own.hops(route))
+    label = own.label(route.source + sender + bytes((TCP,)) + segment[2:4] + segment[:2])
+    octets = datagram.ipv6(route.source, sender, TCP, answer, tclass=tclass, label=label, hops=own.hops(route))
+    # the sum is of the addresses as the segment had them, though :: is nobody's [tcp_v6_send_response]
+    return datagram.unfinished_tcp(octets, target + sender)

@@ -73,6 +73,8 @@ def send4(
     if options is not None and options.route:
         sender = ip_options.first_hop(data, options) or sender
     route = own.fib.output(sender, source)
+    if not any(sender):
+        sender = route.source  # who asked without an address, is the box itself [ip_route_output_key_hash_rcu]
     if options is not None and options.length:
         made = ip_options.echo(data, options, lambda: route.source, own.is_unicast, now)
         if made is None:
@@ -102,8 +104,10 @@ def send4(
 
 
 def wide(own: Own, target: bytes, iface: str) -> bool:
-    """Was the packet for many?  (A broadcast that is forwarded was for one.)"""
+    """Was the packet for many?  (A broadcast that is forwarded was for one, and what the box sends to 0.0.0.0.)"""
+    if not any(target):
+        return iface not in ("", "lo")
     types = own.fib.address_type(target)
-    if "BROADCAST" in types and any(target) and target != b"\xff" * 4 and iface:
+    if "BROADCAST" in types and target != b"\xff" * 4 and iface:
         return not own.fib.conf.both4("bc_forwarding", iface)
     return bool(types & {"BROADCAST", "MULTICAST"})

@@ -70,7 +70,7 @@ class Hooks:
     ) -> None:
         self._box = box
         self._note = note  # is told of each packet that was tracked, or dropped for its connection's sake
-        self._reroute = reroute  # finds the way again of a packet of the box whose addresses changed; False: none
+        self._reroute = reroute  # finds the way of a packet of the box anew; False: none
         self._chains: dict[tuple[str, int], tuple[Table, Chain]] = {}
         for hook, names in ORDER.items():
             for name in names:
@@ -138,10 +138,10 @@ class Hooks:
         return CT_DROP if packet.verdict == DROP else ""
 
     def _mangle(self, skb: Skb, hook: int) -> str:
-        before = skb.packet.addresses() if hook == LOCAL_OUT else b""
+        before = _steering(skb) if hook == LOCAL_OUT else ()
         if self._walk("mangle", skb, hook) == DROP:
             return DROPPED
-        if hook == LOCAL_OUT and skb.packet.addresses() != before and not self._reroute(skb):
+        if hook == LOCAL_OUT and _steering(skb) != before and not self._reroute(skb):
             return DROPPED
         return ""
 
@@ -150,14 +150,17 @@ class Hooks:
         if conn is None:
             return ""
         engine, packet, manip = self._box.engine, skb.packet, _MANIP[hook]
-        before = packet.addresses() if hook == LOCAL_OUT else b""
+        before = packet.addresses() if hook in (PREROUTING, LOCAL_OUT) else b""
         if engine.undecided(conn, skb.ctinfo, packet, manip) and self._walk("nat", skb, hook) == DROP:
             return DROPPED
         engine.translate(conn, skb.ctinfo, packet, manip, hook, skb.iface, skb.out_iface or None)
         if packet.verdict == DROP:
             return DROPPED
-        if hook == LOCAL_OUT and packet.addresses() != before and not self._reroute(skb):
-            return DROPPED
+        if before and packet.addresses() != before:
+            if hook == PREROUTING:
+                skb.route = None  # a packet from lo brought one [nf_nat_ipv4_pre_routing, nf_nat_ipv6_in]
+            elif not self._reroute(skb):
+                return DROPPED
         return ""
 
     def _filter(self, skb: Skb, hook: int) -> str:
@@ -186,6 +189,13 @@ class Hooks:
             packet.fault = reasons.RULE_DROP
             packet.numbers = (table, found[1].name)
         return verdict
+
+
+def _steering(skb: Skb) -> tuple[object, ...]:
+    """What sends a packet of the box another way if the mangle table changes it [nf_route_table_hook4, 6]."""
+    packet = skb.packet
+    head = packet.data[1] if packet.family == 4 else (bytes(packet.data[:4]), packet.data[7])
+    return skb.mark, packet.addresses(), head
 
 
 def _zone(template: Template, mark: int) -> Zone:

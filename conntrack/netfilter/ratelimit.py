@@ -93,6 +93,16 @@ class RateLimits:
         tokens, _, redirects = self._peers[peer]
         self._peers[peer] = tokens, now // JIFFY, redirects + 1
 
+    def turns(self) -> list[int]:
+        """Moments (ns) at which a peer that was silenced, or told a better way, may be told again."""
+        found = []
+        for tokens, last, redirects in self._peers.values():
+            if tokens < _ERROR_COST:
+                found.append((last + _ERROR_COST - tokens) * JIFFY)
+            if redirects:
+                found.append((last + (_LOAD << redirects) + 1) * JIFFY)
+        return found
+
     def _purse(self, peer: bytes, jiffy: int) -> tuple[int, int, int]:
         known = self._peers.get(peer)
         if known is not None:

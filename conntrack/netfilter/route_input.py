@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from .addresses import HOST, LINK, LOOPBACK6, contains, is_link_local
 from .fib import REJECTS, Route
-from .route_output import ANY4, LAST4, rejected, with_mtu
+from .route_output import ANY4, LAST4, refuses6, rejected, with_mtu
 
 if TYPE_CHECKING:
     from .routing import Fib
 
 _IGMP = 2
-_ALL_HOSTS = bytes((224, 0, 0, 1))
+ALL_HOSTS = bytes((224, 0, 0, 1))
 
 
 def validate(fib: Fib, source: bytes, destination: bytes, iface: str, proto: int) -> Route:
@@ -82,7 +82,7 @@ def _broadcast4(fib: Fib, source: bytes, iface: str) -> Route:
 
 def _multicast4(fib: Fib, source: bytes, destination: bytes, iface: str, proto: int) -> Route:
     """Delivered if the device is a member of the group: of 224.0.0.1, or any for IGMP [ip_check_mc_rcu]."""
-    if destination != _ALL_HOSTS or iface == "lo":
+    if destination != ALL_HOSTS or iface == "lo":
         return _drop("no_member", iface, "multicast")
     if source[0] >> 4 == 14 or source == LAST4:
         return _drop("martian_source", iface, "multicast")
@@ -144,10 +144,10 @@ def _source4(fib: Fib, source: bytes, iface: str, out_iface: str) -> tuple[str, 
 def _input6(fib: Fib, source: bytes, destination: bytes, iface: str) -> Route:
     strict = destination[0] == 0xFF or is_link_local(destination) or destination == LOOPBACK6
     route = fib.lookup6(destination, iface, strict)
-    if route is None or route.kind in REJECTS:
+    if route is None or refuses6(route):
         return rejected(route, 6, iface)
     if route.kind == "multicast":
-        member = destination in _groups(fib, iface)
+        member = destination in groups6(fib, iface)
         return replace(with_mtu(fib, route), iface=iface, why="" if member else "no_member")
     if route.kind in ("local", "anycast"):
         return with_mtu(fib, replace(route, iface="lo", source=destination))
@@ -156,7 +156,7 @@ def _input6(fib: Fib, source: bytes, destination: bytes, iface: str) -> Route:
     return with_mtu(fib, replace(route, redirect=route.iface == iface))
 
 
-def _groups(fib: Fib, iface: str) -> tuple[bytes, ...]:
+def groups6(fib: Fib, iface: str) -> tuple[bytes, ...]:
     """The multicast groups of a device: all nodes, and all routers where it forwards.
 
     A device without neighbour discovery (TUN) is no member of solicited-node groups.

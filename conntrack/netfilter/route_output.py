@@ -35,7 +35,7 @@ def rejected(route: Route | None, family: int, iface: str = "") -> Route:
     """The answer for a route that delivers nothing, or for no route at all."""
     if route is None:
         return Route("none", iface, why="no_route", error=(3, 0) if family == 4 else (1, 0))
-    why, error4, error6 = _REJECT[route.kind]
+    why, error4, error6 = _REJECT.get(route.kind, _REJECT["unreachable"])
     return replace(route, why=why, error=error4 if family == 4 else error6)
 
 
@@ -111,7 +111,7 @@ def _output6(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
     # Without a source address the device asked for is the only one that counts [ip6_route_output_flags_noref].
     strict = destination[0] == 0xFF or is_link_local(destination) or destination == LOOPBACK6 or not source
     route = fib.lookup6(destination, iface, strict and bool(iface))
-    if route is None or route.kind in REJECTS:
+    if route is None or refuses6(route):
         return rejected(route, 6)
     if route.kind == "local" or (route.kind == "anycast" and route.protocol == "kernel"):
         out = replace(route, iface="lo")
@@ -123,6 +123,11 @@ def _output6(fib: Fib, destination: bytes, source: bytes, iface: str) -> Route:
         if not source:
             return Route("none", home, why="no_source")
     return with_mtu(fib, replace(out, source=source))
+
+
+def refuses6(route: Route) -> bool:
+    """Does the route deliver nothing?  One over lo refuses, if no local one [fib6_is_reject]."""
+    return route.kind in REJECTS or (route.kind == "unicast" and route.iface == "lo")
 
 
 def address_type(fib: Fib, address: bytes, iface: str | None) -> set[str]:
@@ -138,7 +143,7 @@ def address_type(fib: Fib, address: bytes, iface: str | None) -> set[str]:
         return {kind.upper()}
     types = _shape6(address)
     route = fib.lookup6(address, iface or "", iface is not None)
-    if route is None or route.kind in REJECTS:
+    if route is None or refuses6(route):
         return types | {"UNREACHABLE"}
     if fib.is_own(address, iface) if iface is not None else route.kind == "local":
         types.add("LOCAL")

@@ -35,10 +35,10 @@ from ..verdict import (
     RELATED_REPLY,
     UNTRACKED,
 )
-from ..wire.checksum import GOOD
+from ..wire.checksum import GOOD, PARTIAL
 from ..wire.packet import Packet, parse
 from . import datagram, ip_options, mtu
-from .addresses import is_link_local
+from .addresses import LOOPBACK6, is_link_local
 from .arrival import arrive, bad_fragment, is_atomic
 from .hooks import Hooks
 from .own import Own
@@ -70,6 +70,7 @@ _UNREACHABLE, _TIME_EXCEEDED, _REDIRECT = 3, 11, 5
 _UNREACHABLE6, _TOO_BIG6, _TIME_EXCEEDED6, _PARAMETER6, _REDIRECT6 = 1, 2, 3, 4, 137
 _FRAGMENTATION_NEEDED, _SOURCE_ROUTE_FAILED = 4, 5
 _NOT_NEIGHBOUR: Final = 2
+_NODE_LOCAL: Final = 1  # scope of groups that no device carries (RFC 4291 2.7)
 _LINK_LOCAL: Final = (0xFE, 0x80)
 
 
@@ -86,7 +87,7 @@ class Router:
         self._local_output = local_output
         self._local_input = local_input
         self._hooks = {family: Hooks(self, Ruleset(family), self._reroute, self._note) for family in (4, 6)}
-        self._backlog: deque[tuple[Skb, str]] = deque()
+        self._backlog: deque[tuple[Skb, str, Skb]] = deque()  # packet, device, whose fate it is
         self.journal: Journal | None = None
         self.out: list[tuple[str, bytes]] = []
         self.local: list[bytes] = []
@@ -94,6 +95,7 @@ class Router:
         self.invalid: list[str] = []
         own.touch = self.touch
         self._speaking: set[int] = set()  # families whose ICMP is being sent
+        self._program = False  # a program is sending: what it hears of itself comes at once, not after the packet
 
     # ── what rules may ask (`box.Box`) ──────────────────────────────────────────────────────────────
 
@@ -121,7 +123,8 @@ class Router:
         if kind == "tcp-reset" and skb.conn is not None:
             self._engine.set_closing(skb.conn)
         # IPv4 leaves the sum of its reset to the card, IPv6 does not [nf_reject_ip_tcphdr_put]
-        self._send_own(answer, skb, partial=kind == "tcp-reset" and packet.family == 4)
+        partial = kind == "tcp-reset" and packet.family == 4
+        self._send_own(datagram.unfinished_tcp(answer) if partial else answer, skb, partial)
 
     def log(self, skb: Skb, hook: int, record: dict[str, object]) -> None:
         """Keep what a LOG rule says."""
@@ -157,12 +160,15 @@ class Router:
         packet = parse(octets)
         if packet.family == 0 or packet.l4 > len(octets):
             return self._end(Skb(packet), IP_DROP, packet.fault or reasons.IP_HEADER)
-        source, destination = _ends(packet)
-        route = self._fib.output(destination, source if any(source) else b"")
-        if route.why or len(octets) > route.mtu:
-            return self._end(Skb(packet), DROPPED, route.why or reasons.TOO_BIG)
+        _, destination = _ends(packet)
+        # a raw socket goes by the destination alone; for IPv6 :: means the box itself [rawv6_sendmsg]
+        route = self._fib.output(LOOPBACK6 if destination == bytes(16) else destination)
+        if route.why or len(octets) > self._fib.interfaces[route.iface].mtu:
+            return self._end(Skb(packet), IP_DROP, route.why or reasons.TOO_BIG)
         skb = Skb(parse(self._own.finished(octets, route.source)))
+        self._program = True
         self._local_out(skb, route)
+        self._program = False
         self._work_backlog()
         return skb
 
@@ -204,15 +210,17 @@ class Router:
         if route.why in _MARTIANS:
             self._end(skb, DROPPED, route.why)
             return
-        if packet.family == 4 and packet.data[0] != 0x45 and not self._take_options(skb, route):
-            return
+        if packet.family == 4 and packet.data[0] != 0x45:
+            if not self._take_options(skb, route):
+                return
+            route = skb.route or route  # a source route leads on
         if route.why:
             if route.error is not None:
                 self._error(skb, route.error[0], route.error[1])
             self._end(skb, DROPPED, route.why)
             return
         if route.kind == "unicast":
-            self._forward(skb, skb.route or route)
+            self._forward(skb, route)
         else:
             self._local_in(skb)
 
@@ -256,7 +264,8 @@ class Router:
         if self._local_input and self._local_output:
             for answer in self._own.answers(skb.packet, skb.iface, skb.route, self._engine.now, skb.options):
                 closed6 = answer.octets[0] >> 4 == 6 and answer.octets[6] == _TCP  # [tcp_v6_send_response]
-                self._send_own(answer.octets, skb if answer.about else None, closed6, answer.route)
+                way = answer.route or self._back(answer.octets, skb.iface)
+                self._send_own(answer.octets, skb if answer.about else None, closed6, way)
 
     # ── through ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -328,14 +337,16 @@ class Router:
     def _output(self, skb: Skb, route: Route) -> None:
         """POSTROUTING and the device."""
         skb.out_iface = route.iface
-        if route.kind == "broadcast" and not skb.iface:
-            self._hear_myself(skb, route)
+        if skb.packet.family == 4 and not self._told_many(skb, route):
+            return
         if not self._hooks[skb.packet.family].run(skb, POSTROUTING):
             return
         packet = skb.packet
+        if packet.family == 6 and not self._told_many(skb, route):
+            return
         if route.iface == "lo":
             skb.fate = skb.fate or LOCAL
-            self._backlog.append((skb, "lo"))
+            self._backlog.append((skb, "lo", skb))
             return
         if skb.partial:
             skb.packet = packet = parse(datagram.finished_tcp(bytes(packet.data)))
@@ -351,20 +362,45 @@ class Router:
         if not pieces:
             self._end(skb, DROPPED, reasons.TOO_BIG, packet.length, room)
             return
-        skb.fate = FORWARDED
+        if skb.fate != LOCAL:  # unless a copy of it was delivered
+            skb.fate = FORWARDED
         self.out.extend((route.iface, piece) for piece in pieces)
 
+    def _told_many(self, skb: Skb, route: Route) -> bool:
+        """What the box tells many, itself included, it hears a copy of; False: nobody else does.
+
+        The copy comes in by the device that the packet leaves by, and passes POSTROUTING too: in IPv4 ahead of the
+        packet [ip_mc_output], in IPv6 behind it [ip6_finish_output2].
+        """
+        if skb.iface or route.kind not in ("broadcast", "multicast"):
+            return True
+        packet, fate = skb.packet, skb.fate
+        heard = self._fib.hears(_ends(packet)[1], route)
+        if heard:
+            self._hear_myself(skb, route)
+        if packet.family == 6:
+            stays = packet.data[25] & 15 <= _NODE_LOCAL or not packet.data[7]
+        else:
+            stays = heard and route.kind == "multicast" and not packet.data[8]
+        if stays and skb.fate == fate:
+            self._end(skb, DROPPED, reasons.OUT_OF_SCOPE)
+        return not stays
+
     def _hear_myself(self, skb: Skb, route: Route) -> None:
-        """Of what it tells everybody the box hears a copy, from the device it goes out by [ip_mc_output]."""
         copy = Skb(parse(bytes(skb.packet.data)))
         copy.conn, copy.ctinfo, copy.mark = skb.conn, skb.ctinfo, skb.mark
         copy.route, copy.out_iface = route, route.iface
-        if self._hooks[4].run(copy, POSTROUTING):
-            self._backlog.append((copy, route.iface))
+        if self._hooks[copy.packet.family].run(copy, POSTROUTING):
+            self._backlog.append((copy, route.iface, skb))
+            if self._program:
+                self._program = False
+                self._work_backlog()
 
     def _reroute(self, skb: Skb) -> bool:
-        """A packet of the box has other addresses now: find its way anew [ip_route_me_harder]."""
-        route = self._way_out(skb.packet)
+        """A packet of the box has other addresses or another mark now: find its way anew [ip_route_me_harder]."""
+        destination = _ends(skb.packet)[1]
+        near = len(destination) == 16 and (destination[0] == 0xFF or is_link_local(destination))
+        route = self._way_out(skb.packet, skb.out_iface if near else "")
         if route.why:
             skb.packet.fault = skb.packet.fault or route.why
             return False
@@ -374,14 +410,16 @@ class Router:
     def _work_backlog(self) -> None:
         """Packets of the box to itself arrive on lo, with their connection and route."""
         while self._backlog:
-            sent, iface = self._backlog.popleft()
+            sent, iface, told = self._backlog.popleft()
             skb = Skb(parse(bytes(sent.packet.data)), iface)
             skb.conn, skb.mark, skb.route, skb.spoken_for = sent.conn, sent.mark, sent.route, sent.spoken_for
-            skb.partial = sent.partial
+            if sent.partial:
+                skb.partial, skb.packet.checksum = True, PARTIAL
             if sent.ctinfo != INVALID:  # that leaves no trace: tracked anew
                 skb.ctinfo = sent.ctinfo
             self._prerouting(skb)
-            sent.fate = skb.fate
+            if told is sent or skb.fate == LOCAL:
+                told.fate = skb.fate
 
     # ── the box's own packets ───────────────────────────────────────────────────────────────────────
 
@@ -403,21 +441,23 @@ class Router:
     def _redirect(self, skb: Skb, route: Route) -> None:
         if self._local_output:
             octets = self._own.redirect(skb.packet, skb.iface, route, self._engine.now, skb.options)
-            if octets is not None:
-                self._send_own(octets, skb, route=self._back(octets, skb.iface))
+            if octets is not None:  # IPv6's is tracked by itself [ndisc_send_redirect]
+                about = skb if skb.packet.family == 4 else None
+                self._send_own(octets, about, route=self._back(octets, skb.iface))
 
     def _send_own(
         self, octets: bytes, about: Skb | None, partial: bool = False, route: Route | None = None
     ) -> None:
         """Send an own packet; an error or reset goes with the connection of the packet that it is about.
 
-        `partial`: its checksum is left to the card, so that rules, quotes and lo see it unfinished.
+        `partial`: its checksum is left to the card; rules, quotes and lo see it unfinished, as it is in `octets`.
         `route`: its way, where that is not a matter of its addresses alone.
         """
         if not self._local_output:
             return
-        skb = Skb(parse(datagram.unfinished_tcp(octets) if partial else octets))
-        skb.partial = partial
+        skb = Skb(parse(octets))
+        if partial:
+            skb.partial, skb.packet.checksum = True, PARTIAL
         if about is not None and about.conn is not None:
             skb.conn, skb.borrowed = about.conn, True
             skb.ctinfo = RELATED_REPLY if about.direction == ORIGINAL else RELATED
@@ -436,10 +476,10 @@ class Router:
         self._local_out(skb, route)
         self._speaking.remove(family)
 
-    def _way_out(self, packet: Packet) -> Route:
+    def _way_out(self, packet: Packet, iface: str = "") -> Route:
         """The route of a packet that the box sends, if need be in the name of another [ip_route_me_harder]."""
         source, destination = _ends(packet)
-        return self._fib.output(destination, source if self._fib.is_local(source) else b"")
+        return self._fib.output(destination, source if self._fib.is_local(source) else b"", iface)
 
     def _end(self, skb: Skb, fate: str, reason: str, *numbers: int) -> Skb:
         """The packet's way ends here; a connection it began goes with it."""

@@ -148,6 +148,14 @@ class Fib:
         """
         return self._answer(route_input.validate, source, destination, iface, proto)
 
+    def hears(self, destination: bytes, route: Route) -> bool:
+        """Is the box among the many to whom it sends by `route`: a broadcast, or a group it is a member of?"""
+        if route.iface == "lo" or route.kind not in ("broadcast", "multicast"):
+            return False
+        if len(destination) == 16:
+            return destination in route_input.groups6(self, route.iface)
+        return route.kind == "broadcast" or destination == route_input.ALL_HOSTS
+
     def lookup(self, destination: bytes, iface: str = "", scope: int = UNIVERSE) -> Route | None:
         """The best IPv4 route, rejects included but for throw; `iface`: only over this device [fib_lookup].
 
@@ -212,9 +220,9 @@ class Fib:
     def first_address(self, iface: str, family: int, destination: bytes = b"") -> bytes:
         """The address REDIRECT takes: the first of `iface`, for IPv6 of the scope of `destination`; b"" if none."""
         interface = self.interfaces.get(iface)
-        any_scope = family == 4 or not any(destination)
+        any_scope = family == 4 or not destination
         for address in interface.of(family) if interface else ():
-            if any_scope or addresses.reach(address.local) == addresses.reach(destination):
+            if any_scope or addresses.sort_of(address.local) == addresses.sort_of(destination):
                 return address.local
         return b""
 

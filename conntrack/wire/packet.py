@@ -26,7 +26,7 @@ from struct import Struct
 from typing import Any
 
 from .. import reasons
-from .checksum import UNKNOWN, pseudo_sum, verify
+from .checksum import PARTIAL, UNKNOWN, pseudo_sum, verify
 
 _IPV4 = Struct("!BxHxxHxB")  # version and header length, total length, fragment word, protocol
 _U16 = Struct("!H")
@@ -301,6 +301,8 @@ def examine(packet: Packet, protocol: int, at: int) -> int:
     `protocol` is the pseudo-header's, 0 for none (ICMP).  As in the kernel [nf_ip_checksum] the sum runs over
     everything behind the IP header, whatever a length field of the transport header says.
     """
+    if packet.checksum == PARTIAL:
+        return PARTIAL
     if packet.end < packet.length or packet.l4 + at + 2 > packet.end:
         packet.checksum = UNKNOWN
     else:

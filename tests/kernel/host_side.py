@@ -263,7 +263,7 @@ class HostSide:
             times.append(conn.deadline)
             if isinstance(conn.memory, int):
                 times.append(conn.memory)
-        return times
+        return times + self.host._router._own.limits.turns()
 
     def close(self) -> None:
         """Nothing to let go of."""

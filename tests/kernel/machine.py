@@ -2,9 +2,11 @@
 
 One rule: whoever changes them holds the lock and puts them back.
 
-With the usual 262,144 buckets a dump of the table walks all of them (some 15 ms); with 512, the smallest number,
-each step of a comparison can look at the whole table.  The size limit is one number for all namespaces, though it
-counts each by itself; scenarios about a full table share one small limit.
+With the usual 262,144 buckets a dump of the table walks all of them (some 15 ms); with few, each step of a
+comparison can look at the whole table.  Fewer than some thousands would bring a difference that nobody can
+foretell: where a zone counts in one direction only, a translation finds a tuple of another zone taken if both are
+in one bucket [nf_conntrack_tuple_taken].  The size limit is one number for all namespaces, though it counts each by
+itself; scenarios about a full table share one small limit, and 512 buckets, the fewest there can be.
 
 Source: Documentation/networking/nf_conntrack-sysctl.rst; writable in the first namespace only.
 """
@@ -18,7 +20,8 @@ from typing import TextIO
 
 from namespace import write_sysctl
 
-BUCKETS = 512
+BUCKETS = 4096
+FULL_BUCKETS = 512
 SMALL_MAX = 40  # the limit of scenarios about a full table: below 100, where the gc's early-drop mode does nothing
 _USERS, _VALUES = "/run/conntrack-kernel-tests.lock", "/run/conntrack-kernel-tests.values"
 _BUCKETS, _MAX = "net.netfilter.nf_conntrack_buckets", "net.netfilter.nf_conntrack_max"
@@ -31,14 +34,14 @@ def _read(name: str) -> str:
 
 @contextlib.contextmanager
 def small_table(limit: int | None = None) -> Iterator[None]:
-    """512 buckets for a while, together with others who want the same; with `limit` as nf_conntrack_max, alone."""
+    """Few buckets for a while, together with others who want the same; with `limit` as nf_conntrack_max, alone."""
     with open(_USERS, "w") as users:
         fcntl.flock(users, fcntl.LOCK_SH if limit is None else fcntl.LOCK_EX)
         with _usual() as usual:
             values = usual.read().split() or [_read(_BUCKETS), _read(_MAX)]
             usual.truncate(0)
             usual.write(" ".join(values))
-            write_sysctl(_BUCKETS, BUCKETS)
+            write_sysctl(_BUCKETS, BUCKETS if limit is None else FULL_BUCKETS)
             if limit is not None:
                 write_sysctl(_MAX, limit)
         try:

@@ -17,6 +17,7 @@ from namespace import drain, new_namespace, open_tun, run, visit, write_sysctl
 from conntrack.choices import Choices
 from conntrack.netfilter import ip_options
 from conntrack.netfilter.arrival import arrive
+from conntrack.netfilter.datagram import TCP, finished_tcp
 from conntrack.netfilter.ip_options import Options
 from conntrack.netfilter.own import Own
 from conntrack.netfilter.routing import Fib, Route
@@ -122,7 +123,8 @@ class OurBox:
         if route.iface == "lo":
             self._arrive(octets, "lo", now)
         else:
-            self.out.append((route.iface, octets))
+            closed6 = octets[0] >> 4 == 6 and octets[6] == TCP  # such a reset comes with its sum left to the card
+            self.out.append((route.iface, finished_tcp(octets) if closed6 else octets))
 
     def _arrive(self, octets: bytes, iface: str, now: int) -> None:
         self.iface = iface

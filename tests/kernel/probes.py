@@ -136,7 +136,7 @@ def look(entries: list[dict[str, Any]], device: int, left: dict[int, int]) -> Si
             sight.heads.append((prefix, entry["data"]))
             if mine and "p" not in seen:
                 seen["p"] = entry
-            else:
+            elif not mine or entry["data"] != seen["p"]["data"]:  # not the copy that the box itself hears
                 own[entry["out"]] = own.get(entry["out"], 0) + 1
     if first not in seen:
         sight.fate = "ip_drop"

@@ -35,9 +35,9 @@ from shrink import labels, shrink  # noqa: E402
 Result = dict[str, Any]
 
 
-def one_seed(seed: int, steps: int, full: bool = False) -> Result:
+def one_seed(seed: int, steps: int, theme: str = "") -> Result:
     """Play a seed; what differed, if anything."""
-    game = Play(seed, steps, full)
+    game = Play(seed, steps, theme)
     scenario = game.scenario
     found: list[str] = []
     played = 0
@@ -92,10 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--differences", type=Path, default=Path("differences"), help="where to write what differs")
     parser.add_argument("--shrink", type=int, default=2, help="how many of each kind of difference to shrink")
     parser.add_argument("--stop", type=int, default=1000, help="stop after so many differences")
-    parser.add_argument("--full", action="store_true", help="scenarios about a full table, and no others")
+    parser.add_argument("--theme", default="", help='scenarios of this theme only; "full": about a full table')
     parser.add_argument("--play", type=Path, help="play one written scenario instead")
     options = parser.parse_args(arguments)
-    with machine.small_table(machine.SMALL_MAX if options.full else None):
+    with machine.small_table(machine.SMALL_MAX if options.theme == "full" else None):
         if options.play:
             return _replay(options.play)
         return _seeds(options)
@@ -112,7 +112,7 @@ def _replay(path: Path) -> int:
 def _seeds(options: argparse.Namespace) -> int:
     first, last_seed = (int(part) for part in options.seeds.split(":"))
     began, steps, seeds, kinds = time.time(), 0, 0, collections.Counter[str]()
-    jobs = [(seed, options.steps, options.full) for seed in range(first, last_seed)]
+    jobs = [(seed, options.steps, options.theme) for seed in range(first, last_seed)]
     context = multiprocessing.get_context("fork")
     with context.Pool(options.jobs, maxtasksperchild=200) as pool:
         for result in pool.imap_unordered(_star, jobs, chunksize=1):
@@ -139,7 +139,7 @@ def _seeds(options: argparse.Namespace) -> int:
     return 1 if kinds else 0
 
 
-def _star(job: tuple[int, int, bool]) -> Result:
+def _star(job: tuple[int, int, str]) -> Result:
     return one_seed(*job)
 
 

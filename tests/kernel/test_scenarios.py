@@ -59,7 +59,7 @@ def test_full_tables_evict_as_the_kernels_do() -> None:
 
 
 def _full(seed: int) -> dict[str, object]:
-    return one_seed(seed, STEPS, full=True)
+    return one_seed(seed, STEPS, "full")
 
 
 def _seed(seed: int) -> dict[str, object]:

@@ -17,7 +17,7 @@ from typing import Final
 
 from ...nat.rewrite import writable
 from ...verdict import DROP, FORWARD, LOCAL_OUT, POSTROUTING, TCP
-from ...wire.checksum import difference, update
+from ...wire.checksum import PARTIAL, difference, update
 from ...wire.packet import Packet, parse
 from ...wire.refragment import contiguous
 from ..box import CONTINUE, Box
@@ -74,6 +74,7 @@ class Tcpmss:
             skb.packet = _inserted(packet, min(new, _DEFAULT[packet.family]))
         if skb.partial:
             skb.packet = parse(unfinished_tcp(bytes(skb.packet.data)))
+            skb.packet.checksum = PARTIAL
         return CONTINUE
 
     def text(self) -> str:

@@ -11,6 +11,7 @@ itself draws (a port, an identification) can make two runs differ.
      octets.py    packets                 fragments.py malformed.py      the same, broken
      rules*.py    rule sets               errors.py                      complaints about them
      changes.py   the administrator       helpers.py local.py            FTP, TFTP; the box itself
+     routing.py   odd ways and addresses
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import random
 from typing import Any
 
 from machine import SMALL_MAX
+from scenario import ROUTES as USUAL_ROUTES
 from scenario import Scenario, Step
 
 from .changes import SYSCTLS, Changes
@@ -28,6 +30,7 @@ from .fragments import Fragments
 from .helpers import Ftp, Tftp
 from .local import Local
 from .malformed import Malformed
+from .routing import ROUTES, SETTINGS, Routing
 from .rules import helper_rules, ruleset
 from .sctp import Association
 from .tcp import Conversation
@@ -48,6 +51,7 @@ THEMES: dict[str, tuple[int, dict[str, float]]] = {
     "tftp": (3, {"tftp": 10, "errors": 0.3}),
     "malformed": (7, {"malformed": 6, "datagrams": 3, "tcp": 2}),
     "local": (7, {"local": 8, "datagrams": 1, "errors": 1.5}),
+    "routing": (5, {"routing": 8, "datagrams": 2, "errors": 1, "tcp": 1}),
     "full": (0, {"datagrams": 12, "tcp": 3, "sctp": 1, "errors": 0.5, "local": 1}),
     "changes": (8, {"tcp": 4, "datagrams": 4, "changes": 1.2, "errors": 0.5}),
 }
@@ -57,11 +61,10 @@ STYLES = {"none": 4, "plain": 30, "busy": 30, "zones": 8}
 class Play:
     """The steps of one seed, one at a time; `scenario` is what has been played so far."""
 
-    def __init__(self, seed: int, length: int, full: bool = False) -> None:
+    def __init__(self, seed: int, length: int, wanted: str = "") -> None:
         rng = random.Random(f"scenario {seed}")
         theme = rng.choices(list(THEMES), [weight for weight, _ in THEMES.values()])[0]
-        if full:  # about a table of SMALL_MAX entries, which the machine has to be set to
-            theme = "full"
+        theme = wanted or theme  # "full": about a table of SMALL_MAX entries, which the machine has to be set to
         style = rng.choices(list(STYLES), list(STYLES.values()))[0]
         self.left = length
         self.world = World(rng, six=rng.choice((0.0, 0.3, 0.3, 0.5, 1.0)))
@@ -113,6 +116,8 @@ class Play:
         if kind == "changes":
             choices = (("sysctl",), ("rules",), ("sysctl", "flush"), ("address",), ("link", "address"))
             return Changes(world, self._style, world.rng.choice(choices))
+        if kind == "routing":
+            return Routing(world, tuple(self.scenario.box["routes"]))
         actor: Actor = makers[kind](world)
         return actor
 
@@ -137,6 +142,9 @@ def _box(rng: random.Random, theme: str) -> dict[str, Any]:
     if theme == "full":
         sysctl["nf_conntrack_max"] = SMALL_MAX
     box: dict[str, Any] = {"sysctl": sysctl}
+    if theme == "routing":
+        sysctl |= {name: rng.choice(values) for name, values in SETTINGS.items() if rng.random() < 0.15}
+        box["routes"] = [*USUAL_ROUTES, *(route for route in ROUTES if rng.random() < 0.3)]
     if rng.random() < 0.15:
         box["mtu"] = {"out0": rng.choice((1280, 1400))}
     return box
