@@ -88,10 +88,9 @@ def unfinished_tcp(octets: bytes, summed: bytes = b"") -> bytes:
 
 
 def finished_tcp(octets: bytes) -> bytes:
-    """The same with its checksum: what a device without a card does on the way out."""
-    at, addresses = _segment(octets)
-    segment = octets[at : at + 16] + b"\0\0" + octets[at + 18 :]
-    total = _sum(addresses, TCP, segment) or 0xFFFF  # a zero is never written [skb_checksum_help]
+    """The same with its checksum: what a device without a card makes of what stands there [skb_checksum_help]."""
+    at, _ = _segment(octets)
+    total = fold(ones_sum(octets[at:])) ^ 0xFFFF or 0xFFFF  # a zero is never written
     return octets[: at + 16] + total.to_bytes(2, "big") + octets[at + 18 :]
 
 
