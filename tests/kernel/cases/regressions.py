@@ -147,4 +147,46 @@ ROUTER = [
     case4("a template stands in the connection's place before tracking", "in0 10.0.0.2:1 > 203.0.113.5:9 udp\nin0 10.0.0.2:1 > 203.0.113.5:9 tcp S seq 5\n", table("raw", "PREROUTING -j CT --zone 5", "PREROUTING -p udp -m connmark --mark 0 -j DROP", "PREROUTING -p tcp -m conntrack --ctstatus CONFIRMED -j DROP") + WATCHED),
 ]  # fmt: skip
 
-CASES: list[Scenario] = [*ANSWERS, *HEADERS, *TRACKERS, *ROUTER]
+LINK_LOCAL = {"in0": ["fd00:1::1/64", "fe80::1/64"], "out0": ["2001:db8:2::1/64", "fe80::2/64"]}
+SOURCE_ROUTED = {"net.ipv4.conf.all.accept_source_route": 1, "net.ipv4.conf.in0.accept_source_route": 1}
+MARKS = table("mangle", "OUTPUT -j MARK --set-mark 1")
+
+PROGRAMS = [
+    # [raw_send_hdrinc: the route is asked for without a source]
+    case4("a program's packet goes by its destination, whatever its source", "send 10.0.0.1:5 > 224.0.0.5:9 udp\nsend 10.0.0.1:5 > 255.255.255.255:9 udp\n", ""),
+    # [ip_route_me_harder: a local source counts, and a multicast goes out where it lives]
+    case4("a packet whose mark was changed looks for its way anew", "send 10.0.0.1:5 > 239.1.1.1:9 udp\n", MARKS),
+    case4("a program is refused what the device cannot take, and no hook sees it", "send 10.0.0.1:5 > 203.0.113.5:9 udp len 1400\nsend 10.0.0.1:5 > 203.0.113.5:9 udp len 1200\n", mtu={"out0": 1300}),
+    case4("what only the route is too narrow for is cut", "send 198.51.100.1:5 > 203.0.113.5:9 udp len 1300\n", routes=["default dev out0", "203.0.113.0/28 via 198.51.100.7 dev out0 mtu 1300"]),
+    # [rawv6_sendmsg; tcp_v6_send_response sums what was asked, ip6_dst_lookup chooses what is sent]
+    case6("to :: is to oneself, and the reset has another source than its sum", "send [2001:db8:2::1]:511 > [::]:21 tcp SA seq 5 ack 6\n", rules6=NAT_HOOKS),
+    case6("an echo to :: is answered to ::1 alone", "send fd00:1::1 > :: icmpv6 128/0 id 8\nsend ::1 > :: icmpv6 128/0 id 8\n"),
+    case6("a reset whose sum is of :: stays so wrong when it is translated and leaves", "send [fd00:1::1]:65535 > [::]:8080 tcp A seq 5 ack 6\n", rules6=nat("POSTROUTING -s fd00:1::/64 -j SNAT --to-source 2001:db8:2::22")),
+    # [ip_route_output_key_hash_rcu: no destination is the source]
+    case4("to 0.0.0.0 is to oneself, and answers have an address", "send 198.51.100.1:5 > 0.0.0.0:21 udp\nsend 198.51.100.1 > 0.0.0.0 icmp 8/0 id 7\nsend 10.0.0.1:5 > 0.0.0.0:21 tcp S seq 5\n"),
+    case4("who pings everybody without an address is the box itself", "out0 0.0.0.0 > 255.255.255.255 icmp 8/0 id 7\n", sysctl={"net.ipv4.icmp_echo_ignore_broadcasts": 0}),
+    # [icmp6_iif: the device that the address stands on]
+    case6("a box answers its own anycast address", "send 2001:db8:2::1 > 2001:db8:2:: icmpv6 128/0 id 8\n"),
+    # [ip6_finish_output2; ip_mc_output]
+    case6("a box hears the groups it is in, and a node's group stays in it", "send [fd00:1::1]:5 > [ff02::2]:9 tcp S seq 5\nsend fd00:1::1 > ff01::1 icmpv6 128/0 id 7\nsend [fd00:1::1]:5 > [ff02::5]:9 udp\n"),
+    case4("a program hears its broadcast before anybody else does", "send 10.0.0.1 > 198.51.100.255 icmp 8/0 id 8\n", nat("POSTROUTING -j SNAT --to-source 198.51.100.20"), sysctl={"net.ipv4.icmp_echo_ignore_broadcasts": 0}),
+]  # fmt: skip
+
+WAYS = [
+    # [nf_ct_zone_equal for each direction; nf_nat_used_tuple_new compares tuples without zones]
+    case4("a flow that is met from its other end keeps its port, though their zones differ", "in0 10.0.0.2:34207 > 203.0.113.5:21 udplite\nout0 203.0.113.5:21 > 10.0.0.2:34207 udplite len 100\n", table("raw", "PREROUTING -s 10.0.0.2 -j CT --zone-reply 7") + TRACK + table("nat", "POSTROUTING -o none -j MASQUERADE")),
+    # [nf_nat_ipv4_pre_routing drops the route, and lo takes no own source without one]
+    case4("what is translated off lo is routed anew, and is a martian then", "out0 203.0.113.6:300 > 198.51.100.1:21 tcp S seq 5\nsend 198.51.100.1 > 198.51.100.1 icmp 3/0 about 198.51.100.1:21 > 203.0.113.6:300 tcp SA seq 7 ack 6\n", table("raw", "OUTPUT -j CT --zone 6") + nat("PREROUTING -i out0 -j DNAT --to-destination 10.0.0.1")),
+    case4("a source route that names the box leads on", "in0 10.0.0.2:1 > 10.0.0.1:9 udp options 830704cb00710500\n", sysctl=SOURCE_ROUTED),
+    case6("local delivery answers a link-local sender where it came from", "out0 [fe80::9]:1 > [2001:db8:2::1]:9 udp\nout0 [fe80::9]:1 > [2001:db8:2::1]:9 tcp S seq 5\n", interfaces=LINK_LOCAL),
+    # [ndisc_send_redirect]
+    case6("a redirect of IPv6 is no part of what it is about", "in0 [fd00:1::2]:1 > [fd00:1::9]:9 udp\n", interfaces=LINK_LOCAL),
+    # [fib6_is_reject]
+    case6("an IPv6 route over lo refuses", "in0 [fd00:1::2]:1 > [2600::1]:9 udp\n", routes=["default dev out0", "2600::/32 dev lo"]),
+    # [nf_nat_redirect_ipv6_usable: ipv6_addr_scope]
+    case6("REDIRECT has no address for an IPv4 address behind zeros", "in0 [fd00:1::3]:5 > [::7]:53 udp\n", rules6=nat("PREROUTING -p udp -j REDIRECT --to-ports 5000")),
+    # [ip6_route_me_harder: a link-local destination is one of this device]
+    case6("an answer that is translated to a link-local address stays on its device", "in0 [fe80::1]:800 > [::]:69 udp\n", rules6=nat("PREROUTING -p udp -j REDIRECT", "INPUT -p udp -j SNAT --to-source fd00:1::77")),
+]  # fmt: skip
+
+CASES: list[Scenario] = [*ANSWERS, *HEADERS, *TRACKERS, *ROUTER, *PROGRAMS, *WAYS]
