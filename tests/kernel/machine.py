@@ -21,7 +21,7 @@ from typing import TextIO
 from namespace import write_sysctl
 
 BUCKETS = 4096
-FULL_BUCKETS = 512
+FEWEST_BUCKETS = 512
 SMALL_MAX = 40  # the limit of scenarios about a full table: below 100, where the gc's early-drop mode does nothing
 _USERS, _VALUES = "/run/conntrack-kernel-tests.lock", "/run/conntrack-kernel-tests.values"
 _BUCKETS, _MAX = "net.netfilter.nf_conntrack_buckets", "net.netfilter.nf_conntrack_max"
@@ -41,7 +41,7 @@ def small_table(limit: int | None = None) -> Iterator[None]:
             values = usual.read().split() or [_read(_BUCKETS), _read(_MAX)]
             usual.truncate(0)
             usual.write(" ".join(values))
-            write_sysctl(_BUCKETS, BUCKETS if limit is None else FULL_BUCKETS)
+            write_sysctl(_BUCKETS, BUCKETS if limit is None else FEWEST_BUCKETS)
             if limit is not None:
                 write_sysctl(_MAX, limit)
         try:

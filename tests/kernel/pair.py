@@ -21,7 +21,7 @@ class Pair:
     """A kernel and a Host with the same box."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self.host = HostSide(scenario, machine.BUCKETS)
+        self.host = HostSide(scenario, machine.FEWEST_BUCKETS)
         self.kernel = KernelSide(scenario)
         self.answers: list[Record] = []
         self.replies: list[Record] = []
@@ -52,8 +52,9 @@ class Pair:
             self.host.meet(time.time_ns())
 
     def close(self) -> None:
-        """Let go of the kernel's side."""
+        """Let go of the kernel's side, and look at the Host's a last time."""
         self.kernel.close()
+        self.host.close()
 
 
 def play(scenario: Scenario) -> tuple[int, list[str], Pair]:
