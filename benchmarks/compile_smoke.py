@@ -3,9 +3,9 @@
     python benchmarks/compile_smoke.py [--optimize 0…3] [PACKAGE]
 
 One rule: the source is the interpreted source.  The package (this repository's, or the folder PACKAGE) is copied
-twice to a temporary folder; in one copy the modules of HOT are compiled.  Each copy then replays the shipped
-gateway capture with masquerade, seen from both sides, and prints a digest of every outcome and of the table;
-the digests must agree.
+twice to a temporary folder; in one copy the hot modules (pyproject.toml, tool.conntrack) are compiled.  Each copy
+then replays the shipped gateway capture with masquerade, seen from both sides, and prints a digest of every outcome
+and of the table; the digests must agree.
 
 Exit status 0 and one line with the ratio of CPU times; 0 and the reason where there is no mypyc or compiler;
 1 if a module does not compile, is not the compiled one when imported, or behaves differently.
@@ -23,37 +23,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CAPTURES = HERE.parent / "captures"
-HOT = (
-    "wire/checksum",
-    "wire/packet",
-    "wire/tcp",
-    "wire/reassembly",
-    "wire/refragment",
-    "tuples",
-    "table",
-    "conn",
-    "expiry",
-    "outcome",
-    "trackers/__init__",
-    "trackers/table",
-    "trackers/generic",
-    "trackers/gre",
-    "trackers/icmp",
-    "trackers/icmpv6",
-    "trackers/sctp",
-    "trackers/tcp",
-    "trackers/udp",
-    "nat/choose",
-    "nat/hook",
-    "nat/ranges",
-    "nat/rewrite",
-    "nat/rules",
-    "engine",
-)
+_PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+HOT: list[str] = _PROJECT["tool"]["conntrack"]["hot"]
 ROUNDS = 30
 # the gateway that made the capture, see captures/README.md
 PUBLIC = ("198.51.100.1", "2001:db8:b::1")

@@ -254,8 +254,11 @@ def translate_error(packet: Packet, conn: Conn, manip: int, direction: int) -> s
     need = 28 if v4 else 48
     if packet.l4 + need > packet.length:
         return packet.shortage(need, reasons.NAT_TRUNCATED)
-    if packet.checksum < 0:
+    found = packet.checksum
+    if found < 0:
         examine(packet, 0 if v4 else ICMPV6, 2)
+        if found == _AGAIN and v4 and ones_sum(packet.data[:l4]) != 0xFFFF:
+            packet.checksum = BAD  # summed from the IP header on, and options were filled in meanwhile
     if packet.checksum == BAD:
         return reasons.NAT_ICMP_CHECKSUM
     if packet.data[l4] == (REDIRECT4 if v4 else REDIRECT6) and (
@@ -269,7 +272,27 @@ def translate_error(packet: Packet, conn: Conn, manip: int, direction: int) -> s
     if reason:
         return reason
     target = invert(other, conn.proto)
-    return replace(packet, proto, manip, target)
+    reason = replace(packet, proto, manip, target)
+    if found == -1 and packet.checksum == GOOD and _resummed(packet, conn.proto):
+        packet.checksum = _AGAIN
+    return reason
+
+
+# Summed here first, not by connection tracking: what the kernel keeps of the sum (CHECKSUM_COMPLETE) misses the
+# quoted checksum that changed with its addresses, so who asks again has everything summed anew.
+_AGAIN: Final = -2
+
+
+def _resummed(packet: Packet, proto: int) -> bool:
+    """Did the quoted packet's own checksum change with its addresses [inet_proto_csum_replace4]?"""
+    quoted, at, known = _inner(packet, packet.l4 + 8)
+    if not known or quoted != proto:
+        return False
+    if proto == TCP:
+        return at + 20 <= packet.length
+    if proto == UDP:
+        return at + 8 <= packet.end and any(packet.data[at + 6 : at + 8])
+    return proto == UDPLITE or proto == ICMPV6
 
 
 def _inner(packet: Packet, quote: int) -> tuple[int, int, bool]:

@@ -412,11 +412,13 @@ class Router:
         while self._backlog:
             sent, iface, told = self._backlog.popleft()
             skb = Skb(parse(bytes(sent.packet.data)), iface)
-            skb.conn, skb.mark, skb.route, skb.spoken_for = sent.conn, sent.mark, sent.route, sent.spoken_for
+            skb.conn, skb.mark, skb.route = sent.conn, sent.mark, sent.route
             if sent.partial:
                 skb.partial, skb.packet.checksum = True, PARTIAL
             if sent.ctinfo != INVALID:  # that leaves no trace: tracked anew
                 skb.ctinfo = sent.ctinfo
+            if sent.ctinfo != INVALID or sent.packet.proto in (ICMP, ICMPV6):  # refused before it was tracked
+                skb.spoken_for = sent.spoken_for
             self._prerouting(skb)
             if told is sent or skb.fate == LOCAL:
                 told.fate = skb.fate

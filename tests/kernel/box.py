@@ -356,7 +356,7 @@ def _wait_for_addresses() -> None:
 
     Those of a device that is down never do.
     """
-    for _ in range(50):
+    for _ in range(1000):
         with open("/proc/thread-self/net/if_inet6") as file:
             addresses = {line[:32] for line in file}
         with open("/proc/thread-self/net/ipv6_route") as file:

@@ -1,0 +1,34 @@
+"""The compiled build: `CONNTRACK_COMPILE=1 pip install .` puts the hot modules through mypyc; without it, nothing.
+
+Which modules are hot says pyproject.toml (tool.conntrack.hot).  The compiler is mypyc, part of mypy, and the
+machine's C compiler; an installed package needs neither.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+from setuptools import setup
+
+COMPILE = os.environ.get("CONNTRACK_COMPILE", "0") not in ("", "0")
+
+
+def extensions() -> list[object]:
+    """The hot modules as extension modules."""
+    # build front ends ask what is needed before it is there
+    try:
+        from mypyc.build import mypycify
+    except ImportError:
+        return []
+    settings = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text(encoding="utf-8"))
+    files = [f"conntrack/{name}.py" for name in settings["tool"]["conntrack"]["hot"]]
+    made: list[object] = mypycify(["--ignore-missing-imports", *files], opt_level="3", debug_level="0")
+    return made
+
+
+setup(
+    setup_requires=["mypy>=1.11"] if COMPILE else [],
+    ext_modules=extensions() if COMPILE else [],
+)
