@@ -38,6 +38,7 @@ from conntrack.tuples import invert  # noqa: E402
 from conntrack.verdict import CONFIRMED  # noqa: E402
 
 NAT = [Masquerade(PUBLIC4, source=INSIDE4), Masquerade(PUBLIC6, source=INSIDE6)]
+ROOMY = {"nf_conntrack_max": 1 << 21, "nf_conntrack_buckets": 1 << 21}  # beyond the default 262,144
 PICKS = 20_000
 START = 1_700_000_000 * SECOND
 
@@ -59,7 +60,7 @@ def handshakes(number: int, family: int = 4, view: str = traffic.GATEWAY) -> Ite
 
 def full_engine(number: int, nat: bool) -> tuple[Engine, list[bytes]]:
     """An engine with that many ESTABLISHED connections, and one packet of each."""
-    engine = Engine(NAT if nat else None, seed=1)
+    engine = Engine(NAT if nat else None, ROOMY if number > 100_000 else {}, seed=1)
     data = []
     for i, packets in enumerate(handshakes(number, view=traffic.GATEWAY if nat else traffic.PLAIN)):
         for packet in packets[:3]:
@@ -70,7 +71,7 @@ def full_engine(number: int, nat: bool) -> tuple[Engine, list[bytes]]:
 
 
 @pytest.mark.parametrize("nat", [False, True], ids=["no NAT", "masqueraded"])
-@pytest.mark.parametrize("number", [10**3, 10**4, 10**5])
+@pytest.mark.parametrize("number", [10**3, 10**4, 10**5, 10**6])
 def test_scale(meter: Any, number: int, nat: bool) -> None:
     """`Engine.process` of packets of connections hit at random."""
     engine, data = full_engine(number, nat)
@@ -135,6 +136,52 @@ def test_early_drop(meter: Any) -> None:
             process(packet, START + SECOND)
 
     meter("new UDP connection into a full table, early drop", run, 2000, setup, rounds=7, unit="connection")
+
+
+def test_full_of_assured(meter: Any) -> None:
+    """New connections into a table full of established ones: victims looked for, none found, refused."""
+    most = 4_000
+    kept = [packets[:3] for packets in handshakes(most, view=traffic.PLAIN)]
+    way = traffic.Way(bytes((10, 9, 9, 9)), bytes((198, 18, 255, 1)), 64, traffic.Dice(1))
+    packets = [way.packet(17, pack("!HHHH", port, 53, 28, 0) + bytes(20)) for port in range(1024, 3024)]
+
+    def setup() -> tuple[Engine]:
+        engine = Engine(sysctl={"nf_conntrack_max": most, "nf_conntrack_buckets": most * 2}, seed=1)
+        for handshake in kept:
+            for packet in handshake:
+                engine.process(packet, START)
+        return (engine,)
+
+    def run(engine: Engine) -> None:
+        process = engine.process
+        for packet in packets:
+            process(packet, START + 1)
+        assert engine.stats.drop == len(packets)
+
+    what = "new UDP connection refused by a table full of established ones"
+    meter(what, run, len(packets), setup, rounds=5, unit="connection")
+
+
+def test_gc_under_pressure(meter: Any) -> None:
+    """New connections at the pace at which old ones expire: what the gc adds while packets come."""
+    number, alive = 20_000, 30  # UDP, unanswered: seconds each lives
+    way = traffic.Way(bytes((10, 0, 0, 2)), bytes((198, 18, 0, 1)), 64, traffic.Dice(1))
+    packets = [way.packet(17, pack("!HHHH", 1024 + at, 53, 28, 0) + bytes(20)) for at in range(2 * number)]
+    pause = alive * SECOND // number
+
+    def setup() -> tuple[Engine]:
+        engine = Engine(seed=1)
+        for at, packet in enumerate(packets[:number]):
+            engine.process(packet, START + at * pause)
+        return (engine,)
+
+    def run(engine: Engine) -> None:
+        process = engine.process
+        for at in range(number, 2 * number):
+            process(packets[at], START + at * pause)
+        assert engine.count() < 2 * number
+
+    meter(f"new UDP connection while {number:,} expire, gc", run, number, setup, rounds=5, unit="connection")
 
 
 # --- memory --------------------------------------------------------------------------------------------
