@@ -264,7 +264,7 @@ def test_a_flood_of_fragments_is_bounded_in_memory(note: Any, family: int) -> No
     engine.check()
     what = f"flood of IPv{family} fragments that never become whole"
     note(what, f"{taken / number * 1e9:,.0f} ns/packet", f"{number:,} fragments, {size / 1e6:,.0f} MB")
-    note("  memory it grew by, at most", f"{most / 2**20:.1f} MiB", "ipfrag_high_thresh and nf_conntrack_frag6_high_thresh: 4 MiB")
+    note("  memory it grew by, at most", f"{most / 2**20:.1f} MiB", "the thresholds of both families: 4 MiB")
     assert most < 16 << 20
     assert engine.count() == 0
 

@@ -228,7 +228,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program("argus",       ("big",),    "argus",                   "big-plain",
             _debian("big-plain", "argus", "-X", "-r", "CAPTURE", "-w", "OUT")),
     Program("softflowd",   ("big",),    "softflowd",               "big-plain",
-            _debian("big-plain", "softflowd", "-r", "CAPTURE", "-m", "1000000")),
+            _debian("big-plain", "softflowd", "-6", "-r", "CAPTURE", "-m", "1000000")),
     Program("nfpcapd",     ("big",),    "nfpcapd",                 "big-plain",
             _debian("big-plain", "nfpcapd", "-r", "CAPTURE", "-w", "OUT")),
     Program("ovs",         ("big",),    "Open vSwitch, SNAT",      "big",       _ovs("big")),
