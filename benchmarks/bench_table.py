@@ -53,7 +53,8 @@ def handshakes(number: int, family: int = 4, view: str = traffic.GATEWAY) -> Ite
         else:
             client = bytes.fromhex("fd00000a0000000000000000") + pack("!I", 2 + i // 200)
             server = bytes.fromhex("20010db8000c000000000000") + pack("!I", 1 + i % 5000)
-        flow = traffic.Flow(dice, view, client, server, (1024 + i * 7 % 64000, 443))
+        port = 1024 + (i // 5000 * 997 + i % 5000 * 13) % 64000  # no two the same towards one server
+        flow = traffic.Flow(dice, view, client, server, (port, 443))
         play = flow.play(traffic._TCP, 4)
         packets = [pieces[0] for _, _, pieces in play]
         yield packets
