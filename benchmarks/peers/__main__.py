@@ -38,11 +38,11 @@ from turns import bare_memory, import_times, note, run, take_turns  # noqa: E402
 SHORT = 0.05
 
 
-def same(place: Place) -> list[str]:
-    """The share of the pure build's frames that the others wrote as well."""
+def same(place: Place, builds: list[str]) -> list[str]:
+    """The share of the first build's frames that the others wrote as well."""
     kept, lines = {}, []
     for program in PROGRAMS:
-        if program.key not in ("big pure", "big compiled", "workers pure", "workers compiled", "ovs"):
+        if program.key.partition(" ")[0] not in ("big", "workers", "ovs") or program.build not in ("", *builds):
             continue
         try:
             run([str(word) for word in program.command(place)], program.build, place.work)
@@ -50,6 +50,8 @@ def same(place: Place) -> list[str]:
             lines.append(f"  {program.title:42}not here: {error}")
             continue
         kept[program.title] = place.output().rename(place.work / f"same-{len(kept)}")
+    if len(kept) < 2:
+        return lines
     (first, path), *others = kept.items()
     command = [place.peers(), HERE / "same.py", path, *(path for _, path in others)]
     found = json.loads(subprocess.run(command, text=True, capture_output=True, check=True).stdout)
@@ -86,6 +88,7 @@ def main() -> int:
         for program in PROGRAMS
         if set(program.groups) & set(chosen) and program.build in ("", *builds)
     ]
+    programs.sort(key=lambda program: GROUPS.index(program.groups[0]))  # what is compared runs close together
     results = take_turns(programs, place, turns)
     imports: dict[str, tuple[float, float]] = {}
     bare: dict[str, int] = {}
@@ -108,7 +111,7 @@ def main() -> int:
         lines.append(f"bare Python, {build}: {octets / 2**20:.1f} MiB resident")
     lines += [""] if imports or bare else []
     if "same" in chosen:
-        lines += same(place)
+        lines += same(place, builds)
     lines += ["Commands", "", *commands(results, place.work), ""]
     text = "\n".join(lines)
     whole = set(chosen) == set(GROUPS) and scale == 1 and set(builds) == set(BUILDS)

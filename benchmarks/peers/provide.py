@@ -84,6 +84,17 @@ def python_package(work: Path, name: str) -> None:
         raise Missing(reason.read_text())
 
 
+def _copied(source: Path) -> Path:
+    """What pip builds from, without what an earlier build left in the tree."""
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir()
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy2(path, source)
+    shutil.copytree(ROOT / "conntrack", source / "conntrack", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    return source
+
+
 def compiled(work: Path, given: str) -> Path:
     """The interpreter of a compiled build: the `given` one, or one made now from this tree."""
     if given:
@@ -95,7 +106,8 @@ def compiled(work: Path, given: str) -> Path:
         python = work / "compiled" / "bin" / "python"
         if not python.exists():
             _run(sys.executable, "-m", "venv", work / "compiled")
-        _run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--force-reinstall", ROOT,
+        source = _copied(work / "source")
+        _run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--force-reinstall", source,
              more={"CONNTRACK_COMPILE": "1"})  # fmt: skip
     where = _run(python, "-c", "import conntrack.engine as e; print(e.__file__)", cwd=work).strip()
     if where.endswith(".py"):

@@ -256,7 +256,7 @@ def heading(turns: int, scale: float, python: Path, words: list[str]) -> list[st
         conftest.heading(),
         f"{platform.system()} {platform.release()}, {os.cpu_count()} processors; commit {commit.stdout.strip()}",
         "; ".join([found, *debian]),
-        f"python benchmarks/peers {' '.join(words)}".rstrip() + f": {turns} turns{scaled}",
+        f"python benchmarks/peers {' '.join(words)}".rstrip() + f": {turns} turn{'s' if turns > 1 else ''}{scaled}",
     ]
 
 
