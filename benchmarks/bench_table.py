@@ -1,4 +1,5 @@
-"""What many connections cost: time per packet, the gc's sweep, early drop, octets per connection, import time.
+"""What many connections cost: time per packet, the gc's sweep, a full table, octets
+per connection, import time.
 
 One rule: the traffic hits connections at random, so caches miss as they do on a busy gateway.  Memory is measured
 in processes of their own, above what the same process needs with an empty table:
@@ -9,10 +10,10 @@ in processes of their own, above what the same process needs with an empty table
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ from conntrack.tuples import invert  # noqa: E402
 from conntrack.verdict import CONFIRMED  # noqa: E402
 
 NAT = [Masquerade(PUBLIC4, source=INSIDE4), Masquerade(PUBLIC6, source=INSIDE6)]
+ROOMY = {"nf_conntrack_max": 1 << 21, "nf_conntrack_buckets": 1 << 21}  # beyond the default 262,144
 PICKS = 20_000
 START = 1_700_000_000 * SECOND
 
@@ -51,7 +53,8 @@ def handshakes(number: int, family: int = 4, view: str = traffic.GATEWAY) -> Ite
         else:
             client = bytes.fromhex("fd00000a0000000000000000") + pack("!I", 2 + i // 200)
             server = bytes.fromhex("20010db8000c000000000000") + pack("!I", 1 + i % 5000)
-        flow = traffic.Flow(dice, view, client, server, (1024 + i * 7 % 64000, 443))
+        port = 1024 + (i // 5000 * 997 + i % 5000 * 13) % 64000  # no two the same towards one server
+        flow = traffic.Flow(dice, view, client, server, (port, 443))
         play = flow.play(traffic._TCP, 4)
         packets = [pieces[0] for _, _, pieces in play]
         yield packets
@@ -59,7 +62,7 @@ def handshakes(number: int, family: int = 4, view: str = traffic.GATEWAY) -> Ite
 
 def full_engine(number: int, nat: bool) -> tuple[Engine, list[bytes]]:
     """An engine with that many ESTABLISHED connections, and one packet of each."""
-    engine = Engine(NAT if nat else None, seed=1)
+    engine = Engine(NAT if nat else None, ROOMY if number > 100_000 else {}, seed=1)
     data = []
     for i, packets in enumerate(handshakes(number, view=traffic.GATEWAY if nat else traffic.PLAIN)):
         for packet in packets[:3]:
@@ -70,7 +73,7 @@ def full_engine(number: int, nat: bool) -> tuple[Engine, list[bytes]]:
 
 
 @pytest.mark.parametrize("nat", [False, True], ids=["no NAT", "masqueraded"])
-@pytest.mark.parametrize("number", [10**3, 10**4, 10**5])
+@pytest.mark.parametrize("number", [10**3, 10**4, 10**5, 10**6])
 def test_scale(meter: Any, number: int, nat: bool) -> None:
     """`Engine.process` of packets of connections hit at random."""
     engine, data = full_engine(number, nat)
@@ -137,6 +140,52 @@ def test_early_drop(meter: Any) -> None:
     meter("new UDP connection into a full table, early drop", run, 2000, setup, rounds=7, unit="connection")
 
 
+def test_full_of_assured(meter: Any) -> None:
+    """New connections into a table full of established ones: victims looked for, none found, refused."""
+    most = 4_000
+    kept = [packets[:3] for packets in handshakes(most, view=traffic.PLAIN)]
+    way = traffic.Way(bytes((10, 9, 9, 9)), bytes((198, 18, 255, 1)), 64, traffic.Dice(1))
+    packets = [way.packet(17, pack("!HHHH", port, 53, 28, 0) + bytes(20)) for port in range(1024, 3024)]
+
+    def setup() -> tuple[Engine]:
+        engine = Engine(sysctl={"nf_conntrack_max": most, "nf_conntrack_buckets": most * 2}, seed=1)
+        for handshake in kept:
+            for packet in handshake:
+                engine.process(packet, START)
+        return (engine,)
+
+    def run(engine: Engine) -> None:
+        process = engine.process
+        for packet in packets:
+            process(packet, START + 1)
+        assert engine.stats.drop == len(packets)
+
+    what = "new UDP connection refused by a table full of established ones"
+    meter(what, run, len(packets), setup, rounds=5, unit="connection")
+
+
+def test_gc_under_pressure(meter: Any) -> None:
+    """New connections at the pace at which old ones expire: what the gc adds while packets come."""
+    number, alive = 20_000, 30  # UDP, unanswered: seconds each lives
+    way = traffic.Way(bytes((10, 0, 0, 2)), bytes((198, 18, 0, 1)), 64, traffic.Dice(1))
+    packets = [way.packet(17, pack("!HHHH", 1024 + at, 53, 28, 0) + bytes(20)) for at in range(2 * number)]
+    pause = alive * SECOND // number
+
+    def setup() -> tuple[Engine]:
+        engine = Engine(seed=1)
+        for at, packet in enumerate(packets[:number]):
+            engine.process(packet, START + at * pause)
+        return (engine,)
+
+    def run(engine: Engine) -> None:
+        process = engine.process
+        for at in range(number, 2 * number):
+            process(packets[at], START + at * pause)
+        assert engine.count() < 2 * number
+
+    meter(f"new UDP connection while {number:,} expire, gc", run, number, setup, rounds=5, unit="connection")
+
+
 # --- memory --------------------------------------------------------------------------------------------
 
 
@@ -179,17 +228,18 @@ def test_memory(note: Any, how: str, family: int) -> None:
 
 
 def test_import_time(note: Any) -> None:
-    """`import conntrack` above a bare interpreter, bytecode written and files in the page cache."""
+    """CPU of `import conntrack` above a bare interpreter, bytecode written and files in the page cache."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     times: dict[str, list[float]] = {"pass": [], "import conntrack": []}
     for _ in range(12):
         for code, taken in times.items():
-            begun = time.perf_counter()
+            begun = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE.parent, env=environment)
-            taken.append(time.perf_counter() - begun)
+            ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+            taken.append(ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime)
     bare, whole = (statistics.median(taken[1:]) for taken in times.values())
     note(
-        "import conntrack, above bare Python",
+        "import conntrack, above bare Python, CPU",
         f"{(whole - bare) * 1000:.0f} ms",
         f"bare {bare * 1000:.0f} ms, of 11",
     )
