@@ -7,28 +7,28 @@ machine's C compiler; an installed package needs neither.
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from pathlib import Path
 
 from setuptools import setup
 
 COMPILE = os.environ.get("CONNTRACK_COMPILE", "0") not in ("", "0")
+ASKING = {"egg_info", "dist_info"} & set(sys.argv)  # a front end wants to know something, and nothing built
 
 
 def extensions() -> list[object]:
     """The hot modules as extension modules."""
-    # build front ends ask what is needed before it is there
-    try:
-        from mypyc.build import mypycify
-    except ImportError:
-        return []
+    from mypyc.build import mypycify
+
     settings = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text(encoding="utf-8"))
     files = [f"conntrack/{name}.py" for name in settings["tool"]["conntrack"]["hot"]]
-    made: list[object] = mypycify(["--ignore-missing-imports", *files], opt_level="3", debug_level="0")
+    options = ["--config-file=", "--ignore-missing-imports"]
+    made: list[object] = mypycify([*options, *files], opt_level="3", debug_level="0")
     return made
 
 
 setup(
     setup_requires=["mypy>=1.11"] if COMPILE else [],
-    ext_modules=extensions() if COMPILE else [],
+    ext_modules=extensions() if COMPILE and not ASKING else [],
 )

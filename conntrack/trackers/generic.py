@@ -28,4 +28,4 @@ def track(
     return OK, 0, timeouts[0], 0, 0, "", None
 
 
-TRACKER: Final = Tracker("generic", no_check, no_memory, track, allow_clash=True)
+TRACKER: Final[Tracker] = Tracker("generic", no_check, no_memory, track, allow_clash=True)

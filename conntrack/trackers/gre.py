@@ -39,4 +39,4 @@ def track(
 
 _TIMEOUTS: Final = Struct("<QQ")  # ns: unreplied, stream
 
-TRACKER: Final = Tracker("gre", no_check, no_memory, track, allow_clash=True)
+TRACKER: Final[Tracker] = Tracker("gre", no_check, no_memory, track, allow_clash=True)

@@ -67,4 +67,4 @@ def track(
     return OK, 0, timeouts[0], 0, 0, "", None
 
 
-TRACKER: Final = Tracker("icmp", check, begin, track, allow_clash=False)
+TRACKER: Final[Tracker] = Tracker("icmp", check, begin, track, allow_clash=False)

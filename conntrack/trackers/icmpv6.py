@@ -74,4 +74,4 @@ def begin(packet: Packet, settings: Settings) -> tuple[str, Memory]:
     return reasons.ICMP_NOT_NEW, None
 
 
-TRACKER: Final = Tracker("icmpv6", check, begin, track, allow_clash=False)
+TRACKER: Final[Tracker] = Tracker("icmpv6", check, begin, track, allow_clash=False)

@@ -286,4 +286,4 @@ def _raw(tag: int) -> int:
     return int.from_bytes(tag.to_bytes(4, "big"), "little")
 
 
-TRACKER: Final = Tracker("sctp", check, begin, track, STATES, allow_clash=False, early_drop=_CLOSING)
+TRACKER: Final[Tracker] = Tracker("sctp", check, begin, track, STATES, allow_clash=False, early_drop=_CLOSING)

@@ -544,4 +544,4 @@ def _timeout(timeouts: tuple[int, ...], new: int, index: int, last: Last, unacke
     return timeout
 
 
-TRACKER: Final = Tracker("tcp", check, begin, track, STATES, allow_clash=False, early_drop=_CLOSING)
+TRACKER: Final[Tracker] = Tracker("tcp", check, begin, track, STATES, allow_clash=False, early_drop=_CLOSING)
