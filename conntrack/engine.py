@@ -30,7 +30,7 @@ from typing import Final
 
 from . import reasons, show, verdict
 from .choices import Choices, ChoiceSource, completed
-from .conn import PACKET, Conn, Template
+from .conn import Conn, Template
 from .events import EXP_DESTROY, EXP_NEW, EventStream, event_of, expectation_event_of
 from .expect import EVENT_NEW as EXPECTATION_NEW
 from .expect import Expectation, Expectations
@@ -508,6 +508,7 @@ class Engine:
         if conn.status & SEQ_ADJUST:
             packet.ack_shift = self._helpers.ack_shift(conn, direction, packet)
         timeouts = conn.extra.timeouts or settings.timeouts[proto]
+        deadline = conn.deadline
         outcome, state, timeout, status, events, reason, memory = tracker.track(
             conn.memory,
             conn.state,
@@ -515,41 +516,38 @@ class Engine:
             direction,
             packet,
             self._now,
-            conn.deadline,
+            deadline,
             timeouts,
             settings,
         )
         conn.state = state
-        conn.memory = memory
         if status:
             conn.status |= status
         if events and conn.pending >= 0:
             conn.pending |= events
-        if outcome == BAD:
-            if timeout >= 0:
-                self._refresh(conn, timeout)
-            return BAD, reason
-        if timeout >= 0 or outcome == KILL:
+        counted = outcome != BAD and (timeout >= 0 or outcome == KILL)
+        until = self._deadline(conn, timeout)
+        sooner = self._eager and 0 <= until < deadline and bool(conn.status & CONFIRMED)
+        conn.note(memory, until, direction, packet.length if counted else -1)
+        if sooner:
+            self._gc.watch(conn)
+        if counted:
             packet.counted = True
-            if conn.traffic_orig >= 0:
-                if direction:
-                    conn.traffic_reply += PACKET + packet.length
-                else:
-                    conn.traffic_orig += PACKET + packet.length
-            if timeout >= 0:
-                self._refresh(conn, timeout)
-        elif reason and outcome != AGAIN:
+        elif reason and outcome != AGAIN and outcome != BAD:
             packet.fault = reason
         return outcome, reason
 
+    def _deadline(self, conn: Conn, timeout: int) -> int:
+        """What `timeout` (-1: none) makes of a connection's deadline; -1: it stays."""
+        if timeout < 0 or not conn.status & CONFIRMED:
+            return timeout
+        return -1 if conn.status & FIXED_TIMEOUT else self._now + timeout
+
     def _refresh(self, conn: Conn, timeout: int) -> None:
-        if not conn.status & CONFIRMED:
-            conn.deadline = timeout
-        elif not conn.status & FIXED_TIMEOUT:
-            deadline = self._now + timeout
-            sooner = deadline < conn.deadline
-            conn.deadline = deadline
-            if sooner and self._eager:
+        before, until = conn.deadline, self._deadline(conn, timeout)
+        if until >= 0:
+            conn.deadline = until
+            if self._eager and until < before and conn.status & CONFIRMED:
                 self._gc.watch(conn)
 
     def _error_or_untracked(self, packet: Packet, zone: Zone) -> tuple[Conn | None, int] | None:
@@ -645,11 +643,7 @@ class Engine:
             if same or mirror:
                 if table.journal is not None:
                     table.journal.touch(existing)
-                if existing.traffic_orig >= 0:
-                    if same:
-                        existing.traffic_orig += PACKET + packet.length
-                    else:
-                        existing.traffic_reply += PACKET + packet.length
+                existing.count(ORIGINAL if same else REPLY, packet.length)
                 self.drop(conn)
                 self.stats.clash_resolve += 1
                 return existing
