@@ -52,6 +52,7 @@ HOT = (
     "nat/ranges",
     "nat/rewrite",
     "nat/rules",
+    "fast",
     "engine",
 )
 ROUNDS = 30
