@@ -5,8 +5,14 @@ Invariants (`Table.check` asserts them):
     * CONFIRMED: both keys are in the table (a NAT_CLASH entry: only `reply`), or the connection is DYING.
     * until confirmed `deadline` is a span (nanoseconds), from then on a point in time.
 
-Storage (docs/decisions/001): few slots; the tracker's state is one packed `bytes` or a small int, and a
-direction's packets and bytes are one int, so a connection is a handful of memory blocks and not dozens.
+Storage (docs/decisions/004): few slots, and every number that would be an object of its own lies packed in one
+immutable `record`, so that a packet finds all of them in two or three cache lines:
+
+    record    CLOCK  deadline, packets and bytes of both directions      what every packet changes
+              PLACE  serial, buckets, start, ip_change, l4_change        what confirmation fixes
+              then the tracker's memory: packed octets, one int, or nothing
+
+The properties below read and write their part of it; whoever changes several parts at once uses `note`.
 What most connections lack (mark, zone, helper, master…) is in `Extra`, made when first needed.
 
 Sources: struct nf_conn and its extensions (nf_conntrack.h, nf_conntrack_extend.h).
@@ -15,6 +21,7 @@ Sources: struct nf_conn and its extensions (nf_conntrack.h, nf_conntrack_extend.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
 from typing import Any, Final, Protocol
 
 from . import verdict
@@ -22,9 +29,18 @@ from .choices import ChoiceSource
 from .sysctl import SECOND
 from .tuples import DEFAULT_ZONE, Tuple, Zone, family_of
 
-# `traffic` packs packets above and bytes below this bit: one addition counts both.
+# `traffic` shows packets above and bytes below this bit.
 PACKET: Final = 1 << 64
 _BYTES: Final = PACKET - 1
+
+CLOCK: Final = Struct("<QqQqQ")  # deadline; packets (-1: nobody counts) and bytes, original, then reply
+PLACE: Final = Struct("<QQQHH")  # serial, buckets, start, ip_change, l4_change
+RECORD: Final = Struct("<QqQqQQQQHH")  # both
+_HEAD: Final = RECORD.size
+_AFTER_CLOCK: Final = CLOCK.size
+_INT: Final = Struct("<Q")
+_COUNT: Final = Struct("<qQ")
+_CHANGES: Final = Struct("<HH")
 
 _STATE_NAMES: dict[int, tuple[str, ...]] = {}
 
@@ -112,6 +128,7 @@ class Extra:
 
 
 _NO_EXTRA: Final = Extra()
+NOWHERE: Final = (1 << 64) - 1
 
 
 class Conn:
@@ -120,31 +137,11 @@ class Conn:
     orig, reply    keys of the two directions (see `tuples`)
     proto, state   protocol number, tracker's state
     status         bits of `verdict`: SEEN_REPLY, ASSURED, …
-    deadline       ns; a span until CONFIRMED
-    memory         what the tracker remembers
-    traffic_orig,  packets * PACKET + bytes; -1 without accounting
-    traffic_reply
-    serial         order of creation              buckets     the two directions' places in the table
-    start          ns, 0 without timestamping     pending     event bits not yet sent; -1: never any
+    pending        event bits not yet sent; -1: never any
+    record         all else, packed (see the module)
     """
 
-    __slots__ = (
-        "buckets",
-        "deadline",
-        "extra",
-        "home",
-        "memory",
-        "orig",
-        "pending",
-        "proto",
-        "reply",
-        "serial",
-        "start",
-        "state",
-        "status",
-        "traffic_orig",
-        "traffic_reply",
-    )
+    __slots__ = ("extra", "home", "orig", "pending", "proto", "record", "reply", "state", "status")
 
     def __init__(self, home: Home, orig: bytes, reply: bytes, proto: int, serial: int) -> None:
         self.home = home
@@ -153,15 +150,108 @@ class Conn:
         self.proto = proto
         self.state: int = 0
         self.status: int = 0
-        self.deadline: int = 0
-        self.memory: bytes | int | None = None
-        self.traffic_orig: int = -1
-        self.traffic_reply: int = -1
-        self.serial = serial
-        self.buckets: int = -1
-        self.start: int = 0
+        self.record: bytes = RECORD.pack(0, -1, 0, -1, 0, serial, NOWHERE, 0, 0, 0)
         self.pending: int = -1
         self.extra: Extra = _NO_EXTRA
+
+    # --- what the record holds -------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> int:
+        """Nanoseconds; a span until CONFIRMED."""
+        found: int = _INT.unpack_from(self.record)[0]
+        return found
+
+    @deadline.setter
+    def deadline(self, deadline: int) -> None:
+        self.record = _INT.pack(deadline) + self.record[8:]
+
+    @property
+    def memory(self) -> bytes | int | None:
+        """What the tracker remembers."""
+        memory = self.record[_HEAD:]
+        if not memory:
+            return None
+        if len(memory) == 8:
+            number: int = _INT.unpack(memory)[0]
+            return number
+        return memory
+
+    @memory.setter
+    def memory(self, memory: bytes | int | None) -> None:
+        self.record = self.record[:_HEAD] + packed_memory(memory)
+
+    @property
+    def traffic_orig(self) -> int:
+        """packets * PACKET + bytes of the original direction; -1 without accounting."""
+        return _traffic(self.record, 8)
+
+    @traffic_orig.setter
+    def traffic_orig(self, traffic: int) -> None:
+        self.record = self.record[:8] + _packed_traffic(traffic) + self.record[24:]
+
+    @property
+    def traffic_reply(self) -> int:
+        """The same of the reply direction."""
+        return _traffic(self.record, 24)
+
+    @traffic_reply.setter
+    def traffic_reply(self, traffic: int) -> None:
+        self.record = self.record[:24] + _packed_traffic(traffic) + self.record[_AFTER_CLOCK:]
+
+    @property
+    def serial(self) -> int:
+        """The order of creation."""
+        found: int = PLACE.unpack_from(self.record, _AFTER_CLOCK)[0]
+        return found
+
+    @property
+    def buckets(self) -> int:
+        """The two directions' places in the table, original << 32 | reply; NOWHERE until confirmed."""
+        found: int = PLACE.unpack_from(self.record, _AFTER_CLOCK)[1]
+        return found
+
+    @buckets.setter
+    def buckets(self, buckets: int) -> None:
+        self.record = self.record[:48] + _INT.pack(buckets) + self.record[56:]
+
+    @property
+    def start(self) -> int:
+        """When it was confirmed, ns; 0 without timestamping."""
+        found: int = PLACE.unpack_from(self.record, _AFTER_CLOCK)[2]
+        return found
+
+    @start.setter
+    def start(self, start: int) -> None:
+        self.record = self.record[:56] + _INT.pack(start) + self.record[64:]
+
+    @property
+    def changes(self) -> tuple[int, int]:
+        """What translation adds to a packet of the original direction: to the sum of its addresses, and to that of
+        addresses and ports (each modulo 65535); a reply loses as much."""
+        ip, l4 = _CHANGES.unpack_from(self.record, 64)
+        return ip, l4
+
+    @changes.setter
+    def changes(self, changes: tuple[int, int]) -> None:
+        self.record = self.record[:64] + _CHANGES.pack(*changes) + self.record[_HEAD:]
+
+    def note(self, memory: bytes | int | None, deadline: int, direction: int, octets: int) -> None:
+        """Keep the tracker's memory; the new `deadline`, unless it is -1; and count a packet of `octets` octets,
+        unless they are -1 or nobody counts.  One write for what every packet changes."""
+        record = self.record
+        old, packets, sent, answers, received = CLOCK.unpack_from(record)
+        if octets >= 0 and packets >= 0:
+            if direction:
+                answers, received = answers + 1, (received + octets) & _BYTES
+            else:
+                packets, sent = packets + 1, (sent + octets) & _BYTES
+        clock = CLOCK.pack(old if deadline < 0 else deadline, packets, sent, answers, received)
+        self.record = clock + record[_AFTER_CLOCK:_HEAD] + packed_memory(memory)
+
+    def count(self, direction: int, octets: int) -> None:
+        """Count a packet of `octets` octets, unless nobody counts."""
+        self.note(self.memory, -1, direction, octets)
 
     def own_extra(self) -> Extra:
         """The connection's own `Extra`, to be written to."""
@@ -264,32 +354,30 @@ class Conn:
             self.reply,
             self.state,
             self.status,
-            self.deadline,
-            self.memory,
-            self.traffic_orig,
-            self.traffic_reply,
-            self.buckets,
-            self.start,
+            self.record,
             self.pending,
             self.extra if self.extra is _NO_EXTRA else self.extra.copy(),
         )
 
     def restore(self, saved: tuple[Any, ...]) -> None:
         """Back to `saved`."""
-        (
-            self.orig,
-            self.reply,
-            self.state,
-            self.status,
-            self.deadline,
-            self.memory,
-            self.traffic_orig,
-            self.traffic_reply,
-            self.buckets,
-            self.start,
-            self.pending,
-            self.extra,
-        ) = saved
+        self.orig, self.reply, self.state, self.status, self.record, self.pending, self.extra = saved
+
+
+def packed_memory(memory: bytes | int | None) -> bytes:
+    """A tracker's memory as it stands at the end of a record: of an int, nanoseconds in all trackers, 8 octets."""
+    if memory is None:
+        return b""
+    return _INT.pack(memory) if isinstance(memory, int) else memory
+
+
+def _traffic(record: bytes, at: int) -> int:
+    packets, octets = _COUNT.unpack_from(record, at)
+    return -1 if packets < 0 else (packets << 64) + octets
+
+
+def _packed_traffic(traffic: int) -> bytes:
+    return _COUNT.pack(-1, 0) if traffic < 0 else _COUNT.pack(traffic >> 64, traffic & _BYTES)
 
 
 def decimal_time(time: int) -> str:

@@ -30,16 +30,18 @@ from typing import Final
 
 from . import reasons, show, verdict
 from .choices import Choices, ChoiceSource, completed
-from .conn import PACKET, Conn, Template
+from .conn import Conn, Template
 from .events import EXP_DESTROY, EXP_NEW, EventStream, event_of, expectation_event_of
 from .expect import EVENT_NEW as EXPECTATION_NEW
 from .expect import Expectation, Expectations
 from .expiry import EagerGc, LinuxGc
+from .fast import FastPath
 from .helpers.hook import HelperHook
+from .nat import rewrite
 from .nat.hook import NatHook
 from .nat.ranges import NatRange
 from .nat.rules import NatRule
-from .outcome import Outcome
+from .outcome import NO_TRACES, Outcome
 from .stats import Stats
 from .sysctl import SECOND, Settings, Sysctl
 from .table import TIMEOUT, Table, direction_of
@@ -92,6 +94,7 @@ _CLASH_TIMEOUT: Final = SECOND  # how long the loser of a clash may be answered
 _NAT_SETTLED: Final = NAT_DONE_MASK | NAT_MASK
 _HELPED: Final = ASSISTED | SEQ_ADJUST
 _RELATED: Final = (RELATED, RELATED_REPLY)
+_LATEST: Final = (1 << 63) - 1  # ns: the year 2262.  Captures may claim later ones; a record holds 64 bits
 _QUIRKS: Final = frozenset(("udplite",))
 
 
@@ -114,6 +117,7 @@ class Engine:
     defragment False: fragments are not gathered (they are then INVALID, all but the first)
     helpers    which helper new connections get, by protocol and destination port: {("tcp", 21): "ftp"}; none
                unless told, as Linux since 6.0
+    fast       False: no packet takes the fast path (see `fast`); nothing but time and `stats.fast` shows it
     quirks     {"udplite": False} verifies UDP-Lite as RFC 3828 says instead of as Linux does
 
     Raises ValueError, quoting the text, for a bad rule, sysctl, gc, helper or quirk.
@@ -137,6 +141,7 @@ class Engine:
         defragment: bool = True,
         helpers: Mapping[tuple[str, int], str] | None = None,
         quirks: Mapping[str, bool] | None = None,
+        fast: bool = True,
     ) -> None:
         unknown = set(quirks or ()) - _QUIRKS
         if unknown:
@@ -153,9 +158,11 @@ class Engine:
         self._table.deleted = self._deleted
         self._gc: LinuxGc | EagerGc = LinuxGc(self._table, TRACKERS) if gc == "linux" else EagerGc(self._table)
         self._eager = gc == "eager"
+        self._fast = FastPath(self._table, self.stats)
+        self._fast.eager = self._eager
+        self._fast_wanted = fast
         self._reassembler = Reassembler()
         self._events: EventStream | None = None
-        self._now = 0
         self._due = -1  # before it no timer fires
         self._expectations = Expectations(self._table, self.stats)
         self._expectations.send = self._send_expectation
@@ -163,6 +170,7 @@ class Engine:
         self.sysctl.changed = self._sysctl_changed
         self._sysctl_changed("")
         self._nat = NatHook(nat, self._table, self._choices, self.stats)
+        self._fast.nat = self._nat.registered
         self._helpers = HelperHook(helpers, self._expectations, self._nat.chooser, self._choices, self.stats)
 
     # --- the main call ---------------------------------------------------------------------------------
@@ -184,11 +192,22 @@ class Engine:
         iface, out_iface  interface names for rules that ask for them
         wire_length  octets on the wire, where a snap length cut the packet
         """
-        self.advance(now)
+        time = now if isinstance(now, int) else nanoseconds(now)
+        fast = self._fast
+        known = fast.known(packet, 0, len(packet), time, None, out_iface)
+        if known is not None:
+            out = fast.out
+            whole = packet if out is None else bytes(out)
+            if len(whole) != fast.length:
+                whole = whole[: fast.length]  # link padding
+            return Outcome(
+                None, (whole,), verdict.ACCEPT, known, fast.ctinfo, time, iface, NO_TRACES, packet, out is not None
+            )
+        self.advance(time)
         self.stats.packets += 1
         parsed = self.receive(packet, wire_length)
         if parsed.verdict == HELD:
-            return Outcome(parsed, (), HELD, None, -1, self._now, iface)
+            return Outcome(parsed, (), HELD, None, -1, self._table.now, iface)
         conn, ctinfo = self.enter(parsed)
         if parsed.verdict != DROP and conn is not None:
             # A connection that is decided and keeps its addresses has nothing to translate, but for its errors.
@@ -201,23 +220,33 @@ class Engine:
             else:
                 self.drop(conn)
         if parsed.verdict == DROP:
-            return Outcome(parsed, (), DROP, conn, ctinfo, self._now, iface)
-        return Outcome(parsed, self.cut(parsed), verdict.ACCEPT, conn, ctinfo, self._now, iface)
+            return Outcome(parsed, (), DROP, conn, ctinfo, self._table.now, iface)
+        return Outcome(parsed, self.cut(parsed), verdict.ACCEPT, conn, ctinfo, self._table.now, iface)
 
     # --- the steps -------------------------------------------------------------------------------------
 
     def advance(self, now: int | float) -> int:
         """Let time pass up to `now` (gc, reassembly timeouts); the engine's time in ns afterwards."""
+        table = self._table
         time = nanoseconds(now)
-        if time < self._now:
+        if time < table.now:
             # captures do run backwards; nothing inside does
             self.stats.time_backwards += 1
-            time = self._now
+            time = table.now
+        elif time > _LATEST:
+            time = _LATEST
         if time >= self._due:
             self._fire(time)
-        self._now = self._table.now = time
+        table.now = time
+        until = self._gc.due
+        if self._expectations.due < until:
+            until = self._expectations.due
         if self._reassembler:
             self._reassembler.expire(time)
+            if self._reassembler and self._reassembler.due < until:
+                until = self._reassembler.due
+        # What makes a nearer timer later on closes the fast path; the next packet to come here opens it again.
+        self._fast.until = until if self._fast_wanted and table.journal is None else 0
         return time
 
     def _fire(self, time: int) -> None:
@@ -231,7 +260,7 @@ class Engine:
             expectations.expire(due)
         if time >= gc.due:
             gc.run(time, self._settings)
-        self._due = min(gc.due, expectations.due)
+        self._due = 0 if self._eager else min(gc.due, expectations.due)
 
     def receive(self, octets: bytes, wire_length: int | None = None) -> Packet:
         """Parse and defragment: a packet ready to `enter`, or a fragment with verdict HELD and the reason."""
@@ -245,7 +274,8 @@ class Engine:
         where the fragment came in.
         """
         if packet.fragment and packet.fault != reasons.IP_TRUNCATED:
-            whole, reason = self._reassembler.push(packet, self._now, queue, self._limits, device)
+            self._fast.until = 0  # it may be the first whose time is over
+            whole, reason = self._reassembler.push(packet, self._table.now, queue, self._limits, device)
             if whole is not None:
                 return whole
             packet.verdict = HELD
@@ -329,7 +359,7 @@ class Engine:
         if outcome == KILL:
             table.delete(conn, "rst")
         if direction == REPLY and not conn.status & SEEN_REPLY:
-            conn.status |= SEEN_REPLY
+            conn.status = table.shared_status(conn.status | SEEN_REPLY)
             if conn.pending >= 0:
                 conn.pending |= EVENT_REPLY
         return conn, ctinfo
@@ -508,49 +538,52 @@ class Engine:
         if conn.status & SEQ_ADJUST:
             packet.ack_shift = self._helpers.ack_shift(conn, direction, packet)
         timeouts = conn.extra.timeouts or settings.timeouts[proto]
+        deadline = conn.deadline
         outcome, state, timeout, status, events, reason, memory = tracker.track(
             conn.memory,
             conn.state,
             conn.status,
             direction,
             packet,
-            self._now,
-            conn.deadline,
+            self._table.now,
+            deadline,
             timeouts,
             settings,
         )
         conn.state = state
-        conn.memory = memory
         if status:
-            conn.status |= status
+            conn.status = self._table.shared_status(conn.status | status)
         if events and conn.pending >= 0:
             conn.pending |= events
-        if outcome == BAD:
-            if timeout >= 0:
-                self._refresh(conn, timeout)
-            return BAD, reason
-        if timeout >= 0 or outcome == KILL:
+        counted = outcome != BAD and (timeout >= 0 or outcome == KILL)
+        until = self._deadline(conn, timeout)
+        sooner = self._eager and 0 <= until < deadline and bool(conn.status & CONFIRMED)
+        conn.note(memory, until, direction, packet.length if counted else -1)
+        if sooner:
+            self._watch(conn)
+        if counted:
             packet.counted = True
-            if conn.traffic_orig >= 0:
-                if direction:
-                    conn.traffic_reply += PACKET + packet.length
-                else:
-                    conn.traffic_orig += PACKET + packet.length
-            if timeout >= 0:
-                self._refresh(conn, timeout)
-        elif reason and outcome != AGAIN:
+        elif reason and outcome != AGAIN and outcome != BAD:
             packet.fault = reason
         return outcome, reason
 
+    def _watch(self, conn: Conn) -> None:
+        """The eager gc's: this deadline is new, or nearer than it was."""
+        self._gc.watch(conn)
+        self._fast.until = 0
+
+    def _deadline(self, conn: Conn, timeout: int) -> int:
+        """What `timeout` (-1: none) makes of a connection's deadline; -1: it stays."""
+        if timeout < 0 or not conn.status & CONFIRMED:
+            return timeout
+        return -1 if conn.status & FIXED_TIMEOUT else self._table.now + timeout
+
     def _refresh(self, conn: Conn, timeout: int) -> None:
-        if not conn.status & CONFIRMED:
-            conn.deadline = timeout
-        elif not conn.status & FIXED_TIMEOUT:
-            deadline = self._now + timeout
-            sooner = deadline < conn.deadline
-            conn.deadline = deadline
-            if sooner and self._eager:
-                self._gc.watch(conn)
+        before, until = conn.deadline, self._deadline(conn, timeout)
+        if until >= 0:
+            conn.deadline = until
+            if self._eager and until < before and conn.status & CONFIRMED:
+                self._watch(conn)
 
     def _error_or_untracked(self, packet: Packet, zone: Zone) -> tuple[Conn | None, int] | None:
         """ICMP errors find the connection they quote; some ICMPv6 is nobody's.  None: ordinary tracking."""
@@ -620,14 +653,17 @@ class Engine:
 
     def _enlist(self, conn: Conn, event: int) -> None:
         """What changes with confirmation: the deadline becomes a point in time."""
-        conn.deadline += self._now
+        conn.deadline += self._table.now
         conn.status |= CONFIRMED
         if self._settings.timestamp:
-            conn.start = self._now
+            conn.start = self._table.now
         if conn.pending >= 0:
             conn.pending |= event
+        if conn.status & NAT_MASK:
+            conn.changes = rewrite.changes_of(conn)
+        conn.status = self._table.shared_status(conn.status)
         if self._eager:
-            self._gc.watch(conn)
+            self._watch(conn)
 
     def _refuse(self, conn: Conn, packet: Packet, reason: str) -> None:
         self.stats.insert_failed += 1
@@ -645,11 +681,7 @@ class Engine:
             if same or mirror:
                 if table.journal is not None:
                     table.journal.touch(existing)
-                if existing.traffic_orig >= 0:
-                    if same:
-                        existing.traffic_orig += PACKET + packet.length
-                    else:
-                        existing.traffic_reply += PACKET + packet.length
+                existing.count(ORIGINAL if same else REPLY, packet.length)
                 self.drop(conn)
                 self.stats.clash_resolve += 1
                 return existing
@@ -688,6 +720,7 @@ class Engine:
         """An expectation came or went; whether that is told is its master's affair [nf_ct_expect_event_report]."""
         if expectation.deadline < self._due:
             self._due = expectation.deadline
+            self._fast.until = 0
         master = expectation.master
         if self._events is not None and master.pending >= 0 and bit & master.extra.expect_mask:
             kind = EXP_NEW if bit == EXPECTATION_NEW else EXP_DESTROY
@@ -706,7 +739,7 @@ class Engine:
 
     def reap(self) -> int:
         """End every expired connection that nobody has met yet, as a dump does; how many there were."""
-        expired = [conn for conn in self._table if conn.deadline <= self._now]
+        expired = [conn for conn in self._table if conn.deadline <= self._table.now]
         for conn in expired:
             self._table.delete(conn, TIMEOUT)
         return len(expired)
@@ -716,7 +749,7 @@ class Engine:
     @property
     def now(self) -> int:
         """The latest time seen, ns."""
-        return self._now
+        return self._table.now
 
     def timeouts(self, proto: int) -> tuple[int, ...]:
         """What the sysctls say of protocol number `proto` now: nanoseconds, as its tracker orders them."""
@@ -736,7 +769,7 @@ class Engine:
 
     def conns(self) -> Iterator[Conn]:
         """The live connections, in order of creation."""
-        now = self._now
+        now = self._table.now
         return iter([conn for conn in self._table if conn.deadline > now])
 
     def expectations(self) -> Iterator[Expectation]:
@@ -747,7 +780,7 @@ class Engine:
         """The connection with tuple `key` (packed, see `tuples`) in either direction that is alive at `now`
         (ns; None: the engine's time); touches nothing."""
         conn = self._table.by_protocol[proto].get(key)
-        return conn if conn is not None and conn.deadline > (self._now if now is None else now) else None
+        return conn if conn is not None and conn.deadline > (self._table.now if now is None else now) else None
 
     def count(self) -> int:
         """`conntrack -C`: entries in the table, expired ones that nobody has met yet included."""
@@ -760,7 +793,7 @@ class Engine:
         """
         self.reap()
         return "\n".join(
-            show.listing_line(conn.to_dict(), extended=extended, show_id=show_id, now=self._now)
+            show.listing_line(conn.to_dict(), extended=extended, show_id=show_id, now=self._table.now)
             for conn in self._table
             if not conn.status & NAT_CLASH
         )
@@ -778,6 +811,7 @@ class Engine:
     def _sysctl_changed(self, name: str) -> None:
         sysctl = self.sysctl
         self._settings = Settings(sysctl, self._quirk)
+        self._fast.set(self._settings)
         self._limits = Limits(
             sysctl["net.ipv4.ipfrag_time"] * SECOND,
             sysctl["net.ipv4.ipfrag_high_thresh"],

@@ -32,6 +32,7 @@ _CLAMP: Final = 75000  # 300 s: longer remaining times count as this
 _SWEEP: Final = 1  # a sweep counts as one jiffy at least, and a model's sweep takes no time
 _INITIAL_WEIGHT: Final = 100  # GC_SCAN_INITIAL_COUNT
 _MAX_KILLS: Final = 257  # evictions of one sweep's early-drop mode
+_NEVER: Final = 1 << 100  # later than every time
 EVICTED_BY_GC: Final = "early_drop_gc"
 
 
@@ -126,13 +127,18 @@ class EagerGc:
     one that comes up too early is filed again.
     """
 
-    __slots__ = ("_filed", "_table", "armed", "due")
+    __slots__ = ("_filed", "_table", "armed")
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._filed: SortedDict = SortedDict()  # second -> list of connections
         self.armed = False
-        self.due = 0  # always worth a look: it is one look at the first second filed
+
+    @property
+    def due(self) -> int:
+        """Nothing ends before (ns)."""
+        filed = self._filed
+        return filed.peekitem(0)[0] * SECOND if filed else _NEVER
 
     def save(self) -> tuple[dict[int, list[Conn]], bool]:
         """For the trial journal (the eager index is copied whole: it is the price of `eager`)."""

@@ -10,7 +10,7 @@ from .conn import Conn, decimal_time
 from .events import Event
 from .reasons import REASONS, TCP_TIMEOUT_LOWERED
 from .tuples import Tuple
-from .wire.packet import Packet
+from .wire.packet import Packet, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Traces:
         }
 
 
-_NO_TRACES: Final = Traces()
+NO_TRACES: Final = Traces()
 
 
 def log_line(packet: Packet, log_invalid: int) -> str | None:
@@ -80,20 +80,35 @@ class Outcome:
     A host fills `fate`, `out`, `local`, `events`, `stats` and `logs` too (see `Traces`).
     """
 
-    __slots__ = ("_ctinfo", "_iface", "_packet", "_time", "conn", "packets", "traces", "verdict")
+    __slots__ = (
+        "_ctinfo",
+        "_given",
+        "_iface",
+        "_known",
+        "_rewritten",
+        "_time",
+        "conn",
+        "packets",
+        "traces",
+        "verdict",
+    )
 
     def __init__(
         self,
-        packet: Packet,
+        packet: Packet | None,
         packets: tuple[bytes, ...],
         verdict: str,
         conn: Conn | None,
         ctinfo: int,
         time: int,
         iface: str | None,
-        traces: Traces = _NO_TRACES,
+        traces: Traces = NO_TRACES,
+        given: bytes = b"",
+        rewritten: bool = False,
     ) -> None:
-        self._packet = packet
+        self._known = packet  # None: it took the fast path, was counted, and is parsed when somebody asks
+        self._given = given
+        self._rewritten = rewritten
         self.packets = packets
         self.verdict = verdict
         self.conn = conn
@@ -101,6 +116,15 @@ class Outcome:
         self._time = time
         self._iface = iface
         self.traces = traces
+
+    @property
+    def _packet(self) -> Packet:
+        packet = self._known
+        if packet is None:
+            packet = self._known = parse(self._given)
+            packet.counted = True
+            packet.owned = self._rewritten
+        return packet
 
     @property
     def fate(self) -> str:
@@ -155,7 +179,7 @@ class Outcome:
     @property
     def reason(self) -> str:
         """The reason's name, "" if the packet was simply tracked."""
-        return self._packet.fault
+        return "" if self._known is None else self._known.fault
 
     @property
     def detail(self) -> dict[str, int | str]:
@@ -166,12 +190,12 @@ class Outcome:
     @property
     def counted(self) -> bool:
         """Did it enter its connection's counters (whether or not accounting is on)?"""
-        return self._packet.counted
+        return self._known is None or self._known.counted
 
     @property
     def rewritten(self) -> bool:
         """Did translation change it?"""
-        return self._packet.owned
+        return self._rewritten if self._known is None else self._known.owned
 
     @property
     def tuple(self) -> Tuple | None:
@@ -204,7 +228,7 @@ class Outcome:
         From a host: the "outcome" shape; where time alone acted it says nothing of a packet.
         """
         out: dict[str, Any] = {"time": decimal_time(self._time)}
-        if self.traces is not _NO_TRACES:
+        if self.traces is not NO_TRACES:
             if not self.fate:
                 return out | {"verdict": self.verdict} | self.traces.to_dict()
             out |= {"fate": self.fate} | self.traces.to_dict()

@@ -19,13 +19,14 @@ KERNEL = (
     "chaintoolong",
 )
 EXPECT = ("expect_new", "expect_create", "expect_delete")
-_OWN = ("packets", "left_to_card", "unverified", "time_backwards")
+_OWN = ("packets", "fast", "left_to_card", "unverified", "time_backwards")
 
 
 class Stats:
     """Counts since the engine began.
 
-    The first ten are the kernel's.  `packets`: given to `process`; `left_to_card`: L4 checksums that held only
+    The first ten are the kernel's.  `packets`: given to `process`; `fast`: of these, how many
+    took the fast path; `left_to_card`: L4 checksums that held only
     the pseudo-header's sum; `unverified`: checksums nobody could verify because the capture cut the packet;
     `time_backwards`: packets whose time ran backwards and was clamped.
     """
@@ -39,6 +40,7 @@ class Stats:
         "expect_create",
         "expect_delete",
         "expect_new",
+        "fast",
         "found",
         "insert",
         "insert_failed",
@@ -65,6 +67,7 @@ class Stats:
         self.expect_create = 0
         self.expect_delete = 0
         self.packets = 0
+        self.fast = 0
         self.left_to_card = 0
         self.unverified = 0
         self.time_backwards = 0

@@ -61,6 +61,7 @@ class Table:
         "now",
         "serial",
         "shadows",
+        "statuses",
     )
 
     def __init__(self, choices: ChoiceSource, buckets: int) -> None:
@@ -74,6 +75,7 @@ class Table:
         self.heads: list[Cell] = [None] * buckets
         self.deleted: Callable[[Conn, str], None] = _nothing
         self.journal: Journal | None = None
+        self.statuses: dict[int, int] = {}
         self._secret = choices.hash_secret() | 1
 
     # --- look-up ---------------------------------------------------------------------------------------
@@ -145,6 +147,10 @@ class Table:
         self.count += 1
         self.serial += 1
         return Conn(self, orig, reply, proto, self.serial)
+
+    def shared_status(self, status: int) -> int:
+        """The same number, in the one object that all connections with this status share (32 octets each)."""
+        return status if self.journal is not None else self.statuses.setdefault(status, status)
 
     def release(self, conn: Conn) -> None:
         """An unconfirmed connection goes with its packet and leaves nothing."""

@@ -32,7 +32,6 @@ class Trial:
             raise ValueError("a trial is already running")
         events = engine._events
         self._saved = (
-            engine._now,
             table.now,
             table.count,
             table.serial,
@@ -41,10 +40,12 @@ class Trial:
             engine._gc.save(),
             engine._expectations.save(),
             engine._due,
+            engine._fast.until,
             events,
             0 if events is None else len(events),
         )
         table.journal = engine._reassembler.journal = self._journal
+        engine._fast.until = 0  # it journals nothing
         return engine
 
     def __exit__(
@@ -55,7 +56,6 @@ class Trial:
         table.journal = engine._reassembler.journal = None
         self._journal.rollback()
         (
-            engine._now,
             table.now,
             table.count,
             table.serial,
@@ -64,6 +64,7 @@ class Trial:
             gc,
             expectations,
             engine._due,
+            engine._fast.until,
             events,
             length,
         ) = self._saved

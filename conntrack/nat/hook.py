@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from .. import reasons
 from ..choices import ChoiceSource
-from ..conn import PACKET, Conn
+from ..conn import Conn
 from ..stats import Stats
 from ..table import Table
 from ..tuples import bare, invert
@@ -72,7 +72,7 @@ class NatHook:
                     # counted once more at its end, and its journal entry is the deletion's [nf_ct_kill_acct]
                     if self._table.journal is not None:
                         self._table.journal.touch(conn)
-                    conn.traffic_orig += PACKET + packet.length
+                    conn.count(ORIGINAL, packet.length)
                 self._table.delete(conn, OTHER_INTERFACE)
                 packet.verdict = DROP
                 packet.fault = reasons.MASQUERADE_INTERFACE

@@ -315,3 +315,18 @@ def changes(conn: Conn, manip: int, direction: int) -> bool:
     """
     half = manip if direction == ORIGINAL else 1 - manip
     return bool(conn.status & (NAT_MASK & (0x10 << half)))
+
+
+def changes_of(conn: Conn) -> tuple[int, int]:
+    """`Conn.changes`: what its mapping adds to sums over addresses, and over addresses and ports or identifier.
+
+    A sum does not ask where a word stands, so both tuples may be summed as they are, inverted or not.
+    """
+    orig, reply = bare(conn.orig), bare(conn.reply)
+    size = len(orig) - 4
+    ip_change = difference(orig[:size], reply[:size])
+    if conn.proto == ICMP:
+        return ip_change, difference(orig[size : size + 2], reply[size : size + 2])
+    if conn.proto == ICMPV6:  # the key has type and code behind the identifier: they stay
+        return ip_change, difference(orig[: size + 2], reply[: size + 2])
+    return ip_change, difference(orig, reply)

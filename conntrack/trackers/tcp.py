@@ -88,7 +88,7 @@ _NEW_HALF: Final[Half] = (0, 0, 0, 0, 0, 0)
 
 MASK: Final = 0xFFFFFFFF
 SIGN: Final = 0x80000000
-_MAX_ACK_DELAY: Final = 66000  # MAXACKWINCONST: how far back an acknowledgement may lie
+MAX_ACK_DELAY: Final = 66000  # MAXACKWINCONST: how far back an acknowledgement may lie
 
 _CLOSING: Final = frozenset((FW, CW, LA, TW, CL))
 
@@ -112,6 +112,11 @@ def _class_of(flags: int) -> int:
 # One look per packet instead of a chain of tests.
 _CLASS: Final = tuple(_class_of(flags) for flags in range(256))
 _VALID: Final = tuple(flags & 0x37 in _VALID_FLAGS for flags in range(256))
+
+
+def class_if_plain(flags: int) -> int:
+    """C_ACK or C_FIN for valid flags of these classes, else -1: what the fast path takes."""
+    return _CLASS[flags] if _VALID[flags] and _CLASS[flags] in (C_ACK, C_FIN) else -1
 
 
 def check(packet: Packet, verify: bool, settings: Settings) -> str:
@@ -433,7 +438,7 @@ def _window(
         seq = end = s_end
 
     # The four tests; `before(a, b)` is (a - b) & SIGN.
-    reach = _MAX_ACK_DELAY if s_maxwin < _MAX_ACK_DELAY else s_maxwin
+    reach = MAX_ACK_DELAY if s_maxwin < MAX_ACK_DELAY else s_maxwin
     seq_fits = (seq - s_maxend - 1) & SIGN  # I
     ack_fits = (sack - r_end - 1) & SIGN  # III
     data_recent = r_maxwin == 0 or (s_end - r_maxwin - 1 - end) & SIGN  # II

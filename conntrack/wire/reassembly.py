@@ -103,6 +103,12 @@ class Reassembler:
         return len(self._four.queues) + len(self._six.queues)
 
     @property
+    def due(self) -> int:
+        """A time (ns) before which no waiting datagram's time is over; there must be one."""
+        stores = [store.queues for store in (self._four, self._six) if store.queues]
+        return min([next(iter(queues.values())).deadline for queues in stores])
+
+    @property
     def memory4(self) -> int:
         """Octets that waiting IPv4 fragments count for, as `truesize` has it, and 200 per datagram."""
         return self._four.memory

@@ -1,0 +1,422 @@
+"""The fast path: the ordinary packet of a known connection, judged, counted and rewritten in one function.
+
+One rule: it does what the staged path (`engine`) would have done, to the bit, or nothing at all.  Every condition
+is tested before the first write; whatever is unusual returns None, and the packet takes the stages instead.
+
+    ordinary    IPv4 without options, IPv6 without extension headers; no fragment; captured whole; sum right
+    TCP         ACK or FIN of a connection that saw both sides; options absent, or exactly NOP NOP TIMESTAMP; within
+                the window without any special case; a plain cell of the grid
+    UDP         any datagram of a confirmed connection, first answers too
+    ICMP        echo and its answers
+    connection  confirmed, alive, no helper, no renumbering, no event waiting or to be told
+
+This is the one place where hand-inlining is allowed (docs/design.md); `tests/test_fast.py` holds it equal to the
+staged path packet by packet.  What each trick gained stands in docs/performance.md:
+
+    one `unpack_from` for all fields     the key is the wire's own octets       one record read, one written
+    the checksum in one pass: addresses and segment lie side by side, so both sums are one `%`
+    translation adds a constant of the connection to each sum (`Conn.changes`) and writes in place
+
+Sources: those of `trackers/tcp.py`, `trackers/udp.py`, `trackers/icmp.py` and `nat/rewrite.py`.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from .conn import Conn
+from .stats import Stats
+from .sysctl import Settings
+from .table import Table
+from .trackers.tcp import (
+    C_ACK,
+    C_SYN,
+    CL,
+    CLOSE_INIT,
+    ES,
+    FW,
+    GRID,
+    MASK,
+    MAX_ACK_DELAY,
+    MAXACK_SET,
+    RETRANS,
+    SIGN,
+    SR,
+    TW,
+    UNACK,
+    UNACKED,
+    class_if_plain,
+)
+from .verdict import (
+    ASSISTED,
+    ASSURED,
+    CONFIRMED,
+    DYING,
+    ESTABLISHED,
+    ESTABLISHED_REPLY,
+    EXPECTED,
+    FIXED_TIMEOUT,
+    ICMP,
+    ICMPV6,
+    NAT_CLASH,
+    NAT_DONE_MASK,
+    NAT_MASK,
+    NEW,
+    SEEN_REPLY,
+    SEQ_ADJUST,
+    TCP,
+    UDP,
+)
+
+# From the first octet of the IP header on: length, fragment word, protocol, header sum, key, then of the TCP
+# header sequence, acknowledgement, offset, flags, window, sum.  (UDP's length and sum lie where the sequence is.)
+_IPV4: Final = Struct("!xxHxxHxBH12sIIBBHH")
+_IPV6: Final = Struct("!xxxxHBx36sIIBBHH")
+_LEAST4, _LEAST6 = 40, 60  # octets that must be there to be unpacked; a shorter UDP packet takes the stages
+# The record of conn.py: clock, place (passed on as it is), changes; then what the tracker remembers.
+_TCP_RECORD: Final = Struct("<QqQqQ24sHHIIIIBBIIIIBBIIIHBBBBB")
+_UDP_RECORD: Final = Struct("<QqQqQ24sHHQ")
+_ICMP_RECORD: Final = Struct("<QqQqQ24sHH")
+_KEY4: Final = Struct("!4s4s2s2s")
+_KEY6: Final = Struct("!16s16s2s2s")
+_HEAD4: Final = Struct("!H4s4s2s2s")  # header sum, addresses, ports
+_U16: Final = Struct("!H")
+
+_ONLY_TIMESTAMP: Final = b"\x01\x01\x08\x0a"
+_ECHO: Final = (0, 8, 128, 129)
+_PLAIN: Final = tuple([class_if_plain(flags) for flags in range(256)])
+_SETTLED: Final = CONFIRMED | DYING | FIXED_TIMEOUT | SEQ_ADJUST | ASSISTED | NAT_CLASH
+_SETTLED_TCP: Final = _SETTLED | SEEN_REPLY
+_OCTETS: Final = (1 << 64) - 1
+
+
+class FastPath:
+    """Of one engine.  `until` is a time (ns) before which no timer fires; 0 closes the fast path.
+
+    After `known` said which connection it was: `ctinfo`, `length` by the IP header, and in `out` the octets if they
+    were rewritten.
+    """
+
+    __slots__ = (
+        "_checksum",
+        "_icmp",
+        "_icmp6",
+        "_max_retrans",
+        "_stats",
+        "_table",
+        "_tcp",
+        "_timeouts",
+        "_udp",
+        "ctinfo",
+        "eager",
+        "length",
+        "nat",
+        "out",
+        "until",
+    )
+
+    def __init__(self, table: Table, stats: Stats) -> None:
+        self._table = table
+        self._stats = stats
+        self._tcp = table.by_protocol[TCP]
+        self._udp = table.by_protocol[UDP]
+        self._icmp = table.by_protocol[ICMP]
+        self._icmp6 = table.by_protocol[ICMPV6]
+        self._checksum = True
+        self._timeouts: tuple[tuple[int, ...], ...] = ()
+        self._max_retrans = 0
+        self.eager = False  # somebody has to be told of deadlines that come nearer
+        self.nat = False  # translation is hooked in
+        self.until: int = 0
+        self.ctinfo: int = 0
+        self.length: int = 0
+        self.out: bytearray | None = None
+
+    def set(self, settings: Settings) -> None:
+        """Take over what the sysctls say."""
+        self._checksum = settings.checksum
+        self._timeouts = settings.timeouts
+        self._max_retrans = settings.max_retrans
+
+    def known(
+        self,
+        data: bytes,
+        at: int,
+        stop: int,
+        now: int,
+        out: bytearray | None = None,
+        out_iface: str | None = None,
+    ) -> Conn | None:
+        """The connection of the IP packet in data[at:stop], done; None: nothing was done, the stages decide.
+
+        out        where to write a translated packet, at the same place; None: into a copy of data, kept in `out`
+        out_iface  where it leaves, if that is known
+        """
+        table = self._table
+        if not table.now <= now < self.until or stop - at < _LEAST4:
+            return None
+
+        # 1. Which connection?
+        first = data[at]
+        if first == 0x45:
+            four = True
+            length, word, proto, head_sum, key, seq, ack, offset, flags, window, sum_ = _IPV4.unpack_from(data, at)
+            l4 = at + 20
+            size = length - 20
+            if word & 0x3FFF or length > stop - at:
+                return None
+        elif first >> 4 == 6 and stop - at >= _LEAST6:
+            four = False
+            head_sum = 0
+            size, proto, key, seq, ack, offset, flags, window, sum_ = _IPV6.unpack_from(data, at)
+            l4 = at + 40
+            if size > stop - l4:
+                return None
+        else:
+            return None
+        if proto == TCP:
+            kind = _PLAIN[flags]
+            if kind < 0:
+                return None
+            header = (offset >> 4) << 2
+            if header == 32:
+                if data[l4 + 20 : l4 + 24] != _ONLY_TIMESTAMP:
+                    return None
+            elif header != 20:
+                return None
+            if header > size:
+                return None
+            conn = self._tcp.get(key)
+        elif proto == UDP:
+            sum_, length = seq & 0xFFFF, seq >> 16
+            if length < 8 or length > size:
+                return None
+            conn = self._udp.get(key)
+        elif proto == (ICMP if four else ICMPV6):
+            # the wire has type, code, sum, identifier; the key identifier, type, code
+            if size < 8 or data[l4] not in _ECHO or (data[l4] < 128) != four:
+                return None
+            sum_ = data[l4 + 2] << 8 | data[l4 + 3]
+            key = key[: 8 if four else 32] + data[l4 + 4 : l4 + 6] + data[l4 : l4 + 2]
+            conn = (self._icmp if four else self._icmp6).get(key)
+        else:
+            return None
+        if conn is None:
+            return None
+        status: int = conn.status
+        reply = key == conn.reply
+        timeouts = conn.extra.timeouts
+        if timeouts is None:
+            timeouts = self._timeouts[proto]
+
+        # 2. What does its tracker say?
+        if proto == TCP:
+            if status & _SETTLED_TCP != CONFIRMED | SEEN_REPLY:
+                return None
+            direction = 1 if reply else 0
+            old = conn.state
+            new = GRID[direction][kind][old]
+            if new < ES or new > CL:
+                return None
+            if reply:
+                (
+                    deadline, packets, sent, answers, received, place, ip_change, l4_change,
+                    r_end, r_maxend, r_maxwin, r_maxack, r_scale, r_flags,
+                    s_end, s_maxend, s_maxwin, s_maxack, s_scale, s_flags,
+                    last_seq, last_ack, last_end, last_win, last_index, last_dir, last_scale, last_flags, retrans,
+                ) = _TCP_RECORD.unpack(conn.record)  # fmt: skip
+            else:
+                (
+                    deadline, packets, sent, answers, received, place, ip_change, l4_change,
+                    s_end, s_maxend, s_maxwin, s_maxack, s_scale, s_flags,
+                    r_end, r_maxend, r_maxwin, r_maxack, r_scale, r_flags,
+                    last_seq, last_ack, last_end, last_win, last_index, last_dir, last_scale, last_flags, retrans,
+                ) = _TCP_RECORD.unpack(conn.record)  # fmt: skip
+            if s_maxwin == 0 or (new == TW and last_index == C_SYN):
+                return None
+            end = (seq + size - header + (flags & 1)) & MASK
+            reach = MAX_ACK_DELAY if s_maxwin < MAX_ACK_DELAY else s_maxwin
+            if not (
+                (seq - s_maxend - 1) & SIGN
+                and (ack - r_end - 1) & SIGN
+                and (r_maxwin == 0 or (s_end - r_maxwin - 1 - end) & SIGN)
+                and (r_end - reach - 1 - ack) & SIGN
+            ):
+                return None
+            offered = (window << s_scale) & MASK
+            if s_maxwin < offered:
+                s_maxwin = offered
+            if (s_end - end) & SIGN:
+                s_end = end
+                s_flags |= UNACKED
+            if not s_flags & MAXACK_SET:
+                s_maxack = ack
+                s_flags |= MAXACK_SET
+            elif (s_maxack - ack) & SIGN:
+                s_maxack = ack
+            if r_maxwin and (s_maxend - end) & SIGN:
+                r_maxwin = (r_maxwin + end - s_maxend) & MASK
+            if (r_maxend - 1 - ack - offered) & SIGN:
+                r_maxend = (ack + offered + (offered == 0)) & MASK
+            if ack == r_end:
+                r_flags &= ~UNACKED
+            if kind == C_ACK:
+                if (
+                    last_seq == seq
+                    and last_end == end
+                    and last_ack == ack
+                    and last_win == window
+                    and last_dir == direction
+                ):
+                    retrans = (retrans + 1) & 0xFF
+                else:
+                    retrans = 0
+                last_seq, last_ack, last_end, last_win = seq, ack, end, window
+            if new == FW and old != FW:
+                s_flags |= CLOSE_INIT
+            timeout = timeouts[new]
+            if retrans >= self._max_retrans and timeout > timeouts[RETRANS]:
+                timeout = timeouts[RETRANS]
+            elif (s_flags | r_flags) & UNACKED and timeout > timeouts[UNACK]:
+                timeout = timeouts[UNACK]
+            elif last_win == 0 and timeout > timeouts[RETRANS]:
+                timeout = timeouts[RETRANS]
+            after = status | ASSURED if new == ES and (old == SR or old == ES) else status
+            told = new != old or after != status
+        else:
+            if status & _SETTLED != CONFIRMED:
+                return None
+            old = new = 0
+            after = status
+            if proto == UDP:
+                deadline, packets, sent, answers, received, place, ip_change, l4_change, stream_from = (
+                    _UDP_RECORD.unpack(conn.record)
+                )
+                if status & SEEN_REPLY and now > stream_from:
+                    timeout = timeouts[1]
+                    after |= ASSURED
+                else:
+                    timeout = timeouts[0]
+            else:
+                deadline, packets, sent, answers, received, place, ip_change, l4_change = _ICMP_RECORD.unpack(
+                    conn.record
+                )
+                timeout = timeouts[0]
+            if reply:
+                after |= SEEN_REPLY
+            elif not status & SEEN_REPLY and (
+                status & EXPECTED or (self.nat and status & NAT_DONE_MASK != NAT_DONE_MASK)
+            ):
+                return None
+            told = after != status
+
+        # 3. Is anything in the way?
+        until = now + timeout
+        if deadline <= now or (self.eager and until < deadline):
+            return None
+        pending = conn.pending
+        if pending >= 0 and (told or pending):
+            return None
+        if table.journal is not None:
+            return None
+        rewrite = self.nat and status & NAT_MASK
+        if rewrite and out_iface is not None and not reply:
+            chosen = conn.extra.out_iface
+            if chosen is not None and chosen != out_iface:
+                return None
+        if proto == ICMP:
+            pseudo, covered = 0, l4
+        else:
+            pseudo, covered = proto + size, l4 - (8 if four else 32)
+        if self._checksum:
+            if sum_ or proto != UDP:
+                total = int.from_bytes(data[covered : l4 + size], "big") % 0xFFFF
+                if size & 1:
+                    total <<= 8
+                if (total + pseudo) % 0xFFFF:
+                    return None
+        elif rewrite and proto != ICMP:
+            # left to the card?  Then it stays so, and the stages know how.
+            total = int.from_bytes(data[covered:l4], "big") + pseudo
+            if (sum_ - total) % 0xFFFF == 0:
+                return None
+
+        # 4. Nothing is.  Write.
+        if packets >= 0:
+            if reply:
+                answers += 1
+                received = (received + l4 - at + size) & _OCTETS
+            else:
+                packets += 1
+                sent = (sent + l4 - at + size) & _OCTETS
+        if proto == TCP:
+            if reply:
+                conn.record = _TCP_RECORD.pack(
+                    until, packets, sent, answers, received, place, ip_change, l4_change,
+                    r_end, r_maxend, r_maxwin, r_maxack, r_scale, r_flags,
+                    s_end, s_maxend, s_maxwin, s_maxack, s_scale, s_flags,
+                    last_seq, last_ack, last_end, last_win, kind, direction, last_scale, last_flags, retrans,
+                )  # fmt: skip
+            else:
+                conn.record = _TCP_RECORD.pack(
+                    until, packets, sent, answers, received, place, ip_change, l4_change,
+                    s_end, s_maxend, s_maxwin, s_maxack, s_scale, s_flags,
+                    r_end, r_maxend, r_maxwin, r_maxack, r_scale, r_flags,
+                    last_seq, last_ack, last_end, last_win, kind, direction, last_scale, last_flags, retrans,
+                )  # fmt: skip
+            if new != old:
+                conn.state = new
+        elif proto == UDP:
+            conn.record = _UDP_RECORD.pack(
+                until, packets, sent, answers, received, place, ip_change, l4_change, stream_from
+            )
+        else:
+            conn.record = _ICMP_RECORD.pack(until, packets, sent, answers, received, place, ip_change, l4_change)
+        if told:
+            conn.status = table.shared_status(after)
+        table.now = now
+        self.length = l4 - at + size
+        stats = self._stats
+        stats.packets += 1
+        stats.fast += 1
+        self.ctinfo = ESTABLISHED_REPLY if reply else ESTABLISHED if status & SEEN_REPLY else NEW
+        if not rewrite:
+            self.out = None
+            return conn
+
+        # 5. Translate: the addresses and ports that the other direction's tuple demands, inverted.
+        if out is None:
+            out = bytearray(data)
+        self.out = out
+        if reply:
+            ip_change, l4_change = 0xFFFF - ip_change, 0xFFFF - l4_change
+            other = conn.orig
+        else:
+            other = conn.reply
+        # `update` of wire/checksum.py, inlined
+        if four:
+            dst, src, dst_u, src_u = _KEY4.unpack_from(other)
+            head_sum = (((head_sum ^ 0xFFFF) + ip_change) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+            if proto == ICMP:
+                out[at + 10 : at + 12] = head_sum.to_bytes(2, "big")
+                out[at + 12 : at + 20] = src + dst
+            else:
+                _HEAD4.pack_into(out, at + 10, head_sum, src, dst, src_u, dst_u)
+        else:
+            dst, src, dst_u, src_u = _KEY6.unpack_from(other)
+            if proto == ICMPV6:
+                out[at + 8 : at + 40] = src + dst
+            else:
+                _KEY6.pack_into(out, at + 8, src, dst, src_u, dst_u)
+        if proto == TCP:
+            _U16.pack_into(out, l4 + 16, (((sum_ ^ 0xFFFF) + l4_change) % 0xFFFF or 0xFFFF) ^ 0xFFFF)
+        elif proto == UDP:
+            if sum_:
+                sum_ = (((sum_ ^ 0xFFFF) + l4_change) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+                _U16.pack_into(out, l4 + 6, sum_ or 0xFFFF)
+        else:
+            sum_ = (((sum_ ^ 0xFFFF) + l4_change) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+            _U16.pack_into(out, l4 + 2, sum_)
+            out[l4 + 4 : l4 + 6] = dst_u  # the identifier is src.u of both directions
+        return conn
