@@ -268,12 +268,14 @@ def translate_error(packet: Packet, conn: Conn, manip: int, direction: int) -> s
     if not changes(conn, manip, direction):
         return ""
     other = bare(conn.orig if direction == REPLY else conn.reply)
+    told = packet.data[l4 + 20 : l4 + 28] if v4 else packet.data[l4 + 16 : l4 + 48]
     reason = replace_quoted(packet, 1 - manip, other)
     if reason:
         return reason
+    renamed = told != (packet.data[l4 + 20 : l4 + 28] if v4 else packet.data[l4 + 16 : l4 + 48])
     target = invert(other, conn.proto)
     reason = replace(packet, proto, manip, target)
-    if found == -1 and packet.checksum == GOOD and _resummed(packet, conn.proto):
+    if found == -1 and packet.checksum == GOOD and renamed and _resummed(packet, conn.proto):
         packet.checksum = _AGAIN
     return reason
 

@@ -1,4 +1,4 @@
-"""May a packet go through a device of this MTU, and if not, is it refused or cut?
+"""Sizes: may a packet go through a device of this MTU, and if not, is it refused or cut.
 
 One rule: what came in as fragments may leave as fragments of the sizes received, don't-fragment or not.
 

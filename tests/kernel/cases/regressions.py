@@ -175,6 +175,10 @@ PROGRAMS = [
 WAYS = [
     # [nf_ct_zone_equal for each direction; nf_nat_used_tuple_new compares tuples without zones]
     case4("a flow that is met from its other end keeps its port, though their zones differ", "in0 10.0.0.2:34207 > 203.0.113.5:21 udplite\nout0 203.0.113.5:21 > 10.0.0.2:34207 udplite len 100\n", table("raw", "PREROUTING -s 10.0.0.2 -j CT --zone-reply 7") + TRACK + table("nat", "POSTROUTING -o none -j MASQUERADE")),
+    # [nf_ip_checksum keeps a sum that translation spoils, so that it is made anew, from the header on]
+    case4("filled-in options make an error bad that NAT, and not tracking, summed first", "send 10.0.0.1:80 > 203.0.113.6:443 udp len 10\nout0 203.0.113.6 > 198.51.100.21 icmp 3/13 options 0707040000000000 about 198.51.100.21:80 > 203.0.113.6:443 udp len 10\n", nat("POSTROUTING -o out0 -j SNAT --to-source 198.51.100.21"), sysctl={"nf_conntrack_checksum": 0}),
+    case4("the box's own error on lo is translated twice and stays good", f"send 198.51.100.1:13706 > 10.0.0.1:80 udp {STAMP}\n", nat("POSTROUTING -j SNAT --to-source 198.51.100.20")),
+    case6("a reset that was INVALID is at a CT rule's mercy on lo", "in0 [2001:db8:2::1]:69 > [2001:db8:2::7]:512 tcp SA seq 5 ack 6\n", rules6=table("raw", "PREROUTING -j CT --notrack") + refusing("FORWARD -p tcp -j REJECT --reject-with tcp-reset")),
     # [nf_nat_ipv4_pre_routing drops the route, and lo takes no own source without one]
     case4("what is translated off lo is routed anew, and is a martian then", "out0 203.0.113.6:300 > 198.51.100.1:21 tcp S seq 5\nsend 198.51.100.1 > 198.51.100.1 icmp 3/0 about 198.51.100.1:21 > 203.0.113.6:300 tcp SA seq 7 ack 6\n", table("raw", "OUTPUT -j CT --zone 6") + nat("PREROUTING -i out0 -j DNAT --to-destination 10.0.0.1")),
     case4("a source route that names the box leads on", "in0 10.0.0.2:1 > 10.0.0.1:9 udp options 830704cb00710500\n", sysctl=SOURCE_ROUTED),
