@@ -158,8 +158,6 @@ class Engine:
         self._table.deleted = self._deleted
         self._gc: LinuxGc | EagerGc = LinuxGc(self._table, TRACKERS) if gc == "linux" else EagerGc(self._table)
         self._eager = gc == "eager"
-        self._fast = FastPath(self._table, self.stats)
-        self._fast.eager = self._eager
         self._fast_wanted = fast
         self._reassembler = Reassembler()
         self._events: EventStream | None = None
@@ -168,10 +166,11 @@ class Engine:
         self._expectations.send = self._send_expectation
         self.sysctl.count = self.count
         self.sysctl.changed = self._sysctl_changed
-        self._sysctl_changed("")
         self._nat = NatHook(nat, self._table, self._choices, self.stats)
-        self._fast.nat = self._nat.registered
+        self._fast = FastPath(self._table, self.stats, self._nat, self._expectations.by_serial)
+        self._fast.eager = self._eager
         self._helpers = HelperHook(helpers, self._expectations, self._nat.chooser, self._choices, self.stats)
+        self._sysctl_changed("")
 
     # --- the main call ---------------------------------------------------------------------------------
 
@@ -204,7 +203,7 @@ class Engine:
                 None, (whole,), verdict.ACCEPT, known, fast.ctinfo, time, iface, NO_TRACES, packet, out is not None
             )
         self.advance(time)
-        self.stats.packets += 1
+        self.stats.staged += 1
         parsed = self.receive(packet, wire_length)
         if parsed.verdict == HELD:
             return Outcome(parsed, (), HELD, None, -1, self._table.now, iface)
@@ -222,6 +221,11 @@ class Engine:
         if parsed.verdict == DROP:
             return Outcome(parsed, (), DROP, conn, ctinfo, self._table.now, iface)
         return Outcome(parsed, self.cut(parsed), verdict.ACCEPT, conn, ctinfo, self._table.now, iface)
+
+    @property
+    def known(self) -> Callable[[bytes, int, int, int, bytearray], Conn | None]:
+        """The fast path by itself, for drivers: `known(octets, at, stop, now, out)`, see `fast.FastPath.known`."""
+        return self._fast.known
 
     # --- the steps -------------------------------------------------------------------------------------
 
@@ -765,6 +769,7 @@ class Engine:
         """The stream of events; asking for it is becoming a listener (`nf_conntrack_events` 2 needs one)."""
         if self._events is None:
             self._events = EventStream()
+            self._listen()
         return self._events
 
     def conns(self) -> Iterator[Conn]:
@@ -808,10 +813,17 @@ class Engine:
 
     # --- settings --------------------------------------------------------------------------------------
 
+    def _listen(self) -> None:
+        """Who has to hear of a new connection?  If nobody, the fast path may begin it."""
+        events = self._settings.events
+        heard = events == 1 or (events == 2 and self._events is not None)
+        self._fast.quiet = not (heard or self._helpers.ports or self._eager)
+
     def _sysctl_changed(self, name: str) -> None:
         sysctl = self.sysctl
         self._settings = Settings(sysctl, self._quirk)
         self._fast.set(self._settings)
+        self._listen()
         self._limits = Limits(
             sysctl["net.ipv4.ipfrag_time"] * SECOND,
             sysctl["net.ipv4.ipfrag_high_thresh"],

@@ -73,5 +73,6 @@ class Trial:
         engine._gc.restore(gc)
         engine._expectations.restore(expectations)
         engine._events = events
+        engine._listen()
         if events is not None:
             events.truncate(length)

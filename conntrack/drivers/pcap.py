@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Final
 
 from conntrack.drivers.capture import (
@@ -35,7 +35,7 @@ from conntrack.drivers.capture import (
     measure,
     open_capture,
 )
-from conntrack.wire.link import ETHERTYPE_IPV4, ETHERTYPE_IPV6, LINKTYPES, locate
+from conntrack.wire.link import EN10MB, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LINKTYPES, locate
 
 # fmt: off
 # first four octets          byte order, units a second, octets of a record's header
@@ -49,6 +49,8 @@ MAGICS: Final[dict[bytes, tuple[str, int, int]]] = {
 }
 # fmt: on
 _HEADER: Final = 24
+_RECORD: Final = 16
+Known = Callable[[bytes, int, int, int, bytearray], object]
 _SECOND: Final = 1_000_000_000  # nanoseconds
 
 
@@ -91,17 +93,17 @@ class PcapReader(CaptureReader):
         if linktype not in LINKTYPES:
             raise CaptureError(f"{self.name}: unknown link type {linktype}")
         self.interfaces.append(Interface(linktype, snaplen, units))
-        self._frames = self._read(start)
+        self._start = start
+        self._frames = self._read(start, _HEADER)
 
-    def _read(self, buffer: bytes) -> Iterator[Frame]:
+    def _read(self, buffer: bytes, position: int) -> Iterator[Frame]:
         more = self._source.more
         unpack = struct.Struct(self.order + "IIII").unpack_from
         units = self.interfaces[0].resolution
         scale = _SECOND // units
         header = self.record_size
-        position = _HEADER
         end = len(buffer)
-        count = 0
+        count = self.frames_read
         while True:
             start = position + header
             if start > end:
@@ -135,6 +137,69 @@ class PcapReader(CaptureReader):
             yield Frame(seconds * _SECOND + fraction * scale, buffer[start:stop], length, 0, raw)
             position = stop
 
+    def relay(
+        self,
+        known: Known,
+        stage: Callable[[Frame], object],
+        write: Callable[[memoryview], object] | None,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Every frame of an Ethernet capture, without making an object of it: what `known` takes is done, all else
+        goes to `stage` as a `Frame`; how many were taken.
+
+        `known(octets, at, stop, time, out)` sees the IP packet in place and may change its octets in `out`.  Runs
+        of frames that were taken are handed to `write` together, records and all: they are as long as they were.
+        `progress` hears of every piece of the file how long it was.
+        """
+        if self.record_size != _RECORD or self.interfaces[0].linktype != EN10MB:
+            raise ValueError("relay: a classic pcap of Ethernet frames is needed")
+        more = self._source.more
+        unpack = struct.Struct(self.order + "IIII12xH").unpack_from
+        ip4, ip6 = (0x0008, 0xDD86) if self.order == "<" else (ETHERTYPE_IPV4, ETHERTYPE_IPV6)
+        units = self.interfaces[0].resolution
+        scale = _SECOND // units
+        buffer, position = self._start, _HEADER
+        out = bytearray(buffer)
+        taken = 0
+        first = position  # of what waits to be written
+        while True:
+            # The longest header that can be read at once; the last records of the file may be shorter.
+            if position + _RECORD + 14 <= len(buffer):
+                seconds, fraction, captured, length, kind = unpack(buffer, position)
+                at = position + _RECORD
+                stop = at + captured
+                if stop <= len(buffer) and captured <= MOST:
+                    time = seconds * _SECOND + fraction * scale
+                    if (kind == ip4 or kind == ip6) and captured >= 14 and fraction < units:
+                        if known(buffer, at + 14, stop, time, out) is not None:
+                            taken += 1
+                            position = stop
+                            continue
+                    raw = None if fraction < units else (seconds, fraction, b"")
+                    if write is not None and first < position:
+                        write(memoryview(out)[first:position])
+                    self.frames_read += 1
+                    stage(Frame(time, buffer[at:stop], length, 0, raw))
+                    position = first = stop
+                    continue
+                need = _RECORD + captured if captured <= MOST else _RECORD
+            else:
+                need = _RECORD + 14
+            if write is not None and first < position:
+                write(memoryview(out)[first:position])
+            rest = buffer[position:]
+            buffer = more(rest, need) if len(rest) < need else rest
+            first = position = 0
+            if progress is not None:
+                progress(len(buffer) - len(rest))
+            if len(buffer) < need or need == _RECORD:
+                # The end, or what is no capture any more: frame by frame, to the last whole one.
+                self.frames_read += taken
+                for frame in self._read(buffer, 0):
+                    stage(frame)
+                return taken
+            out = bytearray(buffer)
+
     def _cut(self, found: int) -> None:
         why = f": {self._source.fault}" if self._source.fault else ""
         self.problem = f"ends in the middle of record {self.frames_read + 1}, after {found} octets of it{why}"
@@ -151,6 +216,10 @@ class PcapWriter(CaptureWriter):
         self._extra = bytes(like.record_size - 16)
         self._pack = struct.Struct(like.order + "IIII").pack
         self._file.write(like.header)
+
+    def write_records(self, records: memoryview) -> None:
+        """Records as they stand in a file of this kind."""
+        self._file.write(records)
 
     def write(self, frame: Frame, data: bytes, wire_length: int | None = None) -> None:
         if data is not frame.data or wire_length is not None:

@@ -56,14 +56,14 @@ _CHANGED: Final = (SRC_NAT, DST_NAT)
 class Chooser:
     """Chooses mappings for one table and remembers them by source."""
 
-    __slots__ = ("_by_source", "_choices", "_stats", "_table")
+    __slots__ = ("_choices", "_stats", "_table", "by_source")
 
     def __init__(self, table: Table, choices: ChoiceSource, stats: Stats) -> None:
         self._table = table
         self._choices = choices
         self._stats = stats
         # (protocol, original source, zone) -> its connection, or its connections, newest first
-        self._by_source: dict[bytes, Conn | tuple[Conn, ...]] = {}
+        self.by_source: dict[bytes, Conn | tuple[Conn, ...]] = {}
 
     def setup(self, conn: Conn, nat_range: NatRange, manip: int) -> None:
         """Decide `manip` for an unconfirmed connection; a confirmed one stays as it is."""
@@ -79,9 +79,9 @@ class Chooser:
         if manip == SRC:
             source = _source_key(conn)
             if self._table.journal is not None:
-                self._table.journal.item(self._by_source, source)
+                self._table.journal.item(self.by_source, source)
             known = self._known(source)
-            self._by_source[source] = (conn, *known) if known else conn
+            self.by_source[source] = (conn, *known) if known else conn
         conn.status |= DONE[manip]
 
     def forget(self, conn: Conn) -> None:
@@ -91,22 +91,22 @@ class Chooser:
         source = _source_key(conn)
         rest = [other for other in self._known(source) if other is not conn]
         if self._table.journal is not None:
-            self._table.journal.item(self._by_source, source)
+            self._table.journal.item(self.by_source, source)
         if rest:
-            self._by_source[source] = tuple(rest) if len(rest) > 1 else rest[0]
+            self.by_source[source] = tuple(rest) if len(rest) > 1 else rest[0]
         else:
-            self._by_source.pop(source, None)
+            self.by_source.pop(source, None)
 
     def check(self, live: int) -> None:
         """Assert that nothing is remembered twice or for ever (`live` connections at most)."""
-        remembered = [conn for source in self._by_source for conn in self._known(source)]
+        remembered = [conn for source in self.by_source for conn in self._known(source)]
         assert len(remembered) == len({id(conn) for conn in remembered}) <= live, "by-source memory leaks"
         assert not any(conn.status & DYING for conn in remembered), "by-source memory holds a dead connection"
 
     # ---------------------------------------------------------------------------------------------------
 
     def _known(self, source: bytes) -> tuple[Conn, ...]:
-        found = self._by_source.get(source, ())
+        found = self.by_source.get(source, ())
         return found if isinstance(found, tuple) else (found,)
 
     def _reply_key(self, key: bytes, conn: Conn) -> bytes:
@@ -251,9 +251,12 @@ def _with_address(key: bytes, address: bytes, manip: int) -> bytes:
 
 
 def _source_key(conn: Conn) -> bytes:
-    """Original source and protocol, and the zone: as hashed (only if it counts both ways) and as compared."""
-    src, _, src_u, _ = halves(conn.orig)
-    zone = conn.extra.zone
+    """Protocol and original source, and a zone that is not the default: as hashed (only if it counts both ways) and
+    as compared.  (Without a zone the fast path builds the same.)"""
+    orig, zone = conn.orig, conn.extra.zone
+    source = orig[:4] + orig[8:10] if len(orig) < 16 else orig[:16] + orig[32:34]
+    if not zone.id:
+        return bytes((conn.proto,)) + source
     hashed = zone.id if zone.directions == 3 else 0
     zones = hashed.to_bytes(2, "big") + zone.effective(ORIGINAL).to_bytes(2, "big")
-    return bytes((conn.proto,)) + src + src_u + zones
+    return bytes((conn.proto,)) + source + zones

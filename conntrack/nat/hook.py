@@ -32,7 +32,7 @@ from ..wire.packet import Packet
 from . import rewrite
 from .choose import DONE, Chooser
 from .ranges import null_binding
-from .rules import CompiledRule, NatRule
+from .rules import CompiledRule, NatRule, plain_rules
 
 OTHER_INTERFACE = "interface"  # why a masqueraded connection ends that leaves by another interface
 
@@ -41,13 +41,16 @@ class NatHook:
     """Rules and mappings of one engine.  `registered` is False without rules (None, not an empty list): then no
     packet comes here, and not even the null binding can change a port."""
 
-    __slots__ = ("_rules", "_table", "chooser", "registered")
+    __slots__ = ("_rules", "_table", "chooser", "plain4", "plain6", "registered")
 
     def __init__(self, rules: Sequence[NatRule] | None, table: Table, choices: ChoiceSource, stats: Stats) -> None:
         self.registered = rules is not None
         self.chooser = Chooser(table, choices, stats)
         self._table = table
         self._rules = tuple(CompiledRule(rule) for rule in rules or ())
+        # What the fast path can decide: (mask, network, address) of each rule of the family; None: the stages do.
+        self.plain4 = plain_rules(self._rules, 4)
+        self.plain6 = plain_rules(self._rules, 16)
 
     def translate(
         self,

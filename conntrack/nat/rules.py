@@ -196,6 +196,26 @@ class CompiledRule:
             raise ValueError("IPv4 and IPv6 mixed")
         return frozenset(families)
 
+    def applies(self, size: int) -> bool:
+        """Can it match addresses of `size` octets?"""
+        return size in self._families
+
+    def plain(self, size: int) -> tuple[int, int, bytes] | None:
+        """(source mask, network, address to give) if the rule says no more than that."""
+        asked = self._protocol, self._destination, self._sport, self._dport, self._in_iface, self._out_iface
+        nat_range = self._ranges.get(size)
+        if self.manip != SRC or self._map is not None or nat_range is None or any(x is not None for x in asked):
+            return None
+        if nat_range != NatRange(nat_range.addresses) or nat_range.addresses is None:
+            return None
+        least, greatest = nat_range.addresses
+        networks = (False, [(size, 0, 0)]) if self._source is None else self._source
+        rows = [row for row in networks[1] if row[0] == size]
+        if least != greatest or networks[0] or len(rows) != 1:
+            return None
+        _, network, mask = rows[0]
+        return mask, network, least
+
     def range_for(self, key: bytes, proto: int, iface: str | None, out_iface: str | None) -> NatRange | None:
         """The range for a packet with tuple `key` (as it looks now), None if the rule does not match."""
         src, dst, src_u, dst_u = halves(key)
@@ -214,6 +234,19 @@ class CompiledRule:
             address = (network | (current & host_mask)).to_bytes(size, "big")
             return NatRange((address, address))
         return self._ranges.get(len(src)) or self._ranges.get(0)
+
+
+def plain_rules(rules: tuple[CompiledRule, ...], size: int) -> tuple[tuple[int, int, bytes], ...] | None:
+    """The rules that can match addresses of `size` octets, as (source mask, network, address to give), if each says
+    no more than that; else None."""
+    out = []
+    for rule in rules:
+        if rule.applies(size):
+            plain = rule.plain(size)
+            if plain is None:
+                return None
+            out.append(plain)
+    return tuple(out)
 
 
 def _within(networks: tuple[bool, list[tuple[int, int, int]]] | None, address: bytes) -> bool:

@@ -115,8 +115,8 @@ _VALID: Final = tuple(flags & 0x37 in _VALID_FLAGS for flags in range(256))
 
 
 def class_if_plain(flags: int) -> int:
-    """C_ACK or C_FIN for valid flags of these classes, else -1: what the fast path takes."""
-    return _CLASS[flags] if _VALID[flags] and _CLASS[flags] in (C_ACK, C_FIN) else -1
+    """The class of valid flags that the fast path takes, else -1."""
+    return _CLASS[flags] if _VALID[flags] and _CLASS[flags] in (C_SYN, C_SYNACK, C_FIN, C_ACK) else -1
 
 
 def check(packet: Packet, verify: bool, settings: Settings) -> str:
@@ -172,8 +172,12 @@ def _segment_end(packet: Packet, seq: int, header: int, flags: int) -> int:
 
 def _read_options(packet: Packet, header: int, flags: int) -> tuple[int, int]:
     """(scale, flags) of a direction after its SYN's options; only BE_LIBERAL outlives them."""
-    end = min(packet.l4 + header, packet.end)
-    scale, sack_permitted = syn_options(packet.data, packet.l4 + 20, end)
+    return options_of(packet.data, packet.l4 + 20, min(packet.l4 + header, packet.end), flags)
+
+
+def options_of(data: bytes | bytearray, at: int, end: int, flags: int) -> tuple[int, int]:
+    """The same, of the options in data[at:end]."""
+    scale, sack_permitted = syn_options(data, at, end)
     flags &= BE_LIBERAL
     if sack_permitted:
         flags |= SACK_PERM

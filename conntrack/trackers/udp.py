@@ -22,7 +22,7 @@ from ..wire.checksum import ones_sum, pseudo_sum
 from ..wire.packet import Packet, examine
 from . import OK, Memory, Step, Tracker
 
-_STREAM_AFTER: Final = 2 * SECOND
+STREAM_AFTER: Final = 2 * SECOND
 _UNREPLIED, _STREAM = 0, 1  # places in the timeout tuple
 
 
@@ -79,7 +79,7 @@ def track_udp(
     settings: Settings,
 ) -> Step:
     """One datagram [nf_conntrack_udp_packet]; memory is the time from which on it may be a stream."""
-    stream_from = now + _STREAM_AFTER if memory is None else memory
+    stream_from = now + STREAM_AFTER if memory is None else memory
     assert isinstance(stream_from, int)
     if not status & SEEN_REPLY or now <= stream_from:
         return OK, 0, timeouts[_UNREPLIED], 0, 0, "", stream_from
