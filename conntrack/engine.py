@@ -196,7 +196,7 @@ class Engine:
         known = fast.known(packet, 0, len(packet), time, None, out_iface)
         if known is not None:
             out = fast.out
-            whole = packet if out is None else bytes(out)
+            whole = bytes(packet if out is None else out)
             if len(whole) != fast.length:
                 whole = whole[: fast.length]  # link padding
             return Outcome(

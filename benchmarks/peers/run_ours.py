@@ -40,11 +40,13 @@ def replay(source: str, target: str | None, box: Engine, view: str, events: bool
     with open_capture(source) as reader:
         writer = create_capture(target, like=reader) if target else None
         replay = Replay(reader, box, Vantage(box, view), writer)
-        stream = box.events if events else None
-        for _ in replay.steps():
-            if stream is not None:
+        if events:
+            stream = box.events
+            for _ in replay.steps():
                 for _ in stream:
                     pass
+        else:
+            replay.run()
         if writer is not None:
             writer.close()
     return replay
