@@ -77,7 +77,7 @@ class Chooser:
             if conn.extra.helper and conn.extra.seqadj is None:
                 conn.own_extra().seqadj = NO_CHANGE
         if manip == SRC:
-            source = _source_key(conn)
+            source = _source_key(conn, conn.orig)
             if self._table.journal is not None:
                 self._table.journal.item(self.by_source, source)
             known = self._known(source)
@@ -88,7 +88,7 @@ class Chooser:
         """The connection is gone."""
         if not conn.status & SRC_NAT_DONE:
             return
-        source = _source_key(conn)
+        source = _source_key(conn, conn.orig)
         rest = [other for other in self._known(source) if other is not conn]
         if self._table.journal is not None:
             self._table.journal.item(self.by_source, source)
@@ -167,7 +167,7 @@ class Chooser:
     def _shared(self, current: bytes, wanted: NatRange, conn: Conn) -> bytes:
         """The mapping that another connection from the same source has, towards this destination; or b""."""
         size = (len(current) - 4) // 2
-        for other in self._known(_source_key(conn)):
+        for other in self._known(_source_key(conn, current)):  # as the other half's translation left it
             mapped = invert(bare(other.reply), other.proto)
             src, _, src_u, _ = halves(mapped)
             key = src + current[size : 2 * size] + src_u + current[-2:]
@@ -250,11 +250,11 @@ def _with_address(key: bytes, address: bytes, manip: int) -> bytes:
     return key[:size] + address + key[2 * size :]
 
 
-def _source_key(conn: Conn) -> bytes:
-    """Protocol and original source, and a zone that is not the default: as hashed (only if it counts both ways) and
+def _source_key(conn: Conn, key: bytes) -> bytes:
+    """Protocol and source of `key`, and a zone that is not the default: as hashed (only if it counts both ways) and
     as compared.  (Without a zone the fast path builds the same.)"""
-    orig, zone = conn.orig, conn.extra.zone
-    source = orig[:4] + orig[8:10] if len(orig) < 16 else orig[:16] + orig[32:34]
+    zone = conn.extra.zone
+    source = key[:4] + key[8:10] if len(key) < 16 else key[:16] + key[32:34]
     if not zone.id:
         return bytes((conn.proto,)) + source
     hashed = zone.id if zone.directions == 3 else 0

@@ -177,6 +177,8 @@ WAYS = [
     case4("a flow that is met from its other end keeps its port, though their zones differ", "in0 10.0.0.2:34207 > 203.0.113.5:21 udplite\nout0 203.0.113.5:21 > 10.0.0.2:34207 udplite len 100\n", table("raw", "PREROUTING -s 10.0.0.2 -j CT --zone-reply 7") + TRACK + table("nat", "POSTROUTING -o none -j MASQUERADE")),
     # [nf_ip_checksum keeps a sum that translation spoils, so that it is made anew, from the header on]
     case4("filled-in options make an error bad that NAT, and not tracking, summed first", "send 10.0.0.1:80 > 203.0.113.6:443 udp len 10\nout0 203.0.113.6 > 198.51.100.21 icmp 3/13 options 0707040000000000 about 198.51.100.21:80 > 203.0.113.6:443 udp len 10\n", nat("POSTROUTING -o out0 -j SNAT --to-source 198.51.100.21"), sysctl={"nf_conntrack_checksum": 0}),
+    # [find_appropriate_src is asked with the tuple as the destination's translation left it: for ICMP, another identifier]
+    case4("who shares a mapping is asked of the tuple as it is by then", "send 198.51.100.1 > 10.0.0.4 icmp 8/0 id 1\nsend 10.0.0.1 > 203.0.113.6 icmp 15/0 id 1 len 8\nsend 10.0.0.1 > 10.0.0.4 icmp 8/0 id 1\n", nat("POSTROUTING -s 10.0.0.0/24 -j NETMAP --to 198.51.100.0/24", "POSTROUTING -j MASQUERADE")),
     case4("the box's own error on lo is translated twice and stays good", f"send 198.51.100.1:13706 > 10.0.0.1:80 udp {STAMP}\n", nat("POSTROUTING -j SNAT --to-source 198.51.100.20")),
     case6("a reset that was INVALID is at a CT rule's mercy on lo", "in0 [2001:db8:2::1]:69 > [2001:db8:2::7]:512 tcp SA seq 5 ack 6\n", rules6=table("raw", "PREROUTING -j CT --notrack") + refusing("FORWARD -p tcp -j REJECT --reject-with tcp-reset")),
     # [nf_nat_ipv4_pre_routing drops the route, and lo takes no own source without one]
