@@ -127,6 +127,11 @@ class Outcome:
         return packet
 
     @property
+    def fast(self) -> bool:
+        """Did it take the fast path?"""
+        return bool(self._given)
+
+    @property
     def fate(self) -> str:
         """A host's word for what became of the packet."""
         return self.traces.fate

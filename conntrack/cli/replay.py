@@ -6,12 +6,13 @@ then goes to standard error, where the progress bar and every notice are anyway.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,16 +23,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
 from ..conn import Conn, decimal_time
-from ..drivers.capture import CaptureReader, create_capture, open_capture
+from ..drivers.capture import create_capture, open_capture
 from ..drivers.replay import Replay, Step, guess_view
 from ..drivers.vantage import GATEWAY, INSIDE, Seen, Vantage
 from ..engine import Engine
 from ..nat.rules import Masquerade, NatRule, Netmap, Snat
 from ..reasons import NOT_IP, REASONS
-from ..verdict import PROTOCOL_NAMES
+from ..verdict import ACCEPT, CTINFO_NAMES, PROTOCOL_NAMES
 
 _PROGRESS_FROM = 2_000_000  # octets: below this a bar would only flicker
-_PROGRESS_EVERY = 2048  # frames
+_PROGRESS_EVERY = 1_000_000  # octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ class Tally:
         if outcome is None:
             self.proto["not IP"] += 1
             return
+        if outcome.fast:
+            return  # `add_taken` counts it
         own = outcome.tuple
         self.proto["?" if own is None else _protocol(own.proto)] += 1
         self.verdict[outcome.verdict] += 1
@@ -87,6 +90,15 @@ class Tally:
             self.reason[outcome.reason] += 1
         if outcome.rewritten and outcome.packets:
             self.rewritten += 1
+
+    def add_taken(self, taken: list[int]) -> None:
+        """The frames that took the fast path, as `Stats.taken` counts them: all went out."""
+        for place, count in enumerate(taken):
+            if count:
+                self.proto[_protocol(place >> 4)] += count
+                self.verdict[ACCEPT] += count
+                self.ctinfo[CTINFO_NAMES[place >> 1 & 7]] += count
+                self.rewritten += count * (place & 1)
 
 
 def run_replay(order: Order, usage_error: Callable[[str], Exception]) -> int:
@@ -105,16 +117,23 @@ def run_replay(order: Order, usage_error: Callable[[str], Exception]) -> int:
         replay = Replay(reader, engine, vantage, writer)
         flows = _lines(stack, order.flows)
         packets = _lines(stack, order.packets)
-        events = engine.events  # being a listener from the start, as `conntrack -E` beside a capture would be
-        stamp = _stamp(tally, flows)
-        engine.on_end = stamp
-        for step in _watched(replay, reader, order.capture, stack):
-            tally.add(step)
-            if packets is not None:
-                packets(_packet_record(step))
-            for event in events:
-                if order.events:
+        engine.on_end = _stamp(tally, flows)
+        progress = _progress(order.capture, stack)
+        if order.events or packets is not None:
+            # a listener from the start, as `conntrack -E` beside a capture would be
+            events = engine.events if order.events else ()
+            for step in replay.steps():
+                tally.add(step)
+                if packets is not None:
+                    packets(_packet_record(step))
+                for event in events:
                     print(event.text(timestamp=True))
+                if progress is not None:
+                    progress(len(step.frame.data) + 16)
+        else:
+            with _no_collector():
+                replay.run(tally.add, progress)
+        tally.add_taken(engine.stats.taken)
         engine.reap()
         if flows is not None:
             for conn in engine.conns():
@@ -209,22 +228,36 @@ def _packet_record(step: Step) -> dict[str, Any]:
     }
 
 
-def _watched(replay: Replay, reader: CaptureReader, name: str, stack: ExitStack) -> Iterator[Step]:
-    """The replay's steps, with a progress bar on standard error if that is a terminal and the file is long."""
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the cyclic garbage collector, which finds nothing in an engine and looks at every connection to see
+    it; this process has nothing else to collect."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _progress(name: str, stack: ExitStack) -> Callable[[int], None] | None:
+    """What to tell of octets read, for a progress bar on standard error; None if that is no terminal, or the file
+    is short."""
     size = os.path.getsize(name) if name != "-" and os.path.isfile(name) else 0
     console = Console(stderr=True)
     if not console.is_terminal or size < _PROGRESS_FROM:
-        yield from replay.steps()
-        return
+        return None
     columns = (TextColumn("{task.completed:>12,.0f} octets"), BarColumn(), TimeRemainingColumn())
     progress = stack.enter_context(Progress(*columns, console=console, transient=True))
     task = progress.add_task("replay", total=size)
-    read = 0
-    for step in replay.steps():
-        read += len(step.frame.data) + 16
-        if step.number % _PROGRESS_EVERY == 0:
-            progress.update(task, completed=read)
-        yield step
+    waiting = [0]
+
+    def tell(octets: int) -> None:
+        waiting[0] += octets
+        if waiting[0] >= _PROGRESS_EVERY:
+            progress.advance(task, waiting[0])
+            waiting[0] = 0
+
+    return tell
 
 
 def _protocol(number: int) -> str:

@@ -160,7 +160,7 @@ class PcapReader(CaptureReader):
         scale = _SECOND // units
         buffer, position = self._start, _HEADER
         out = bytearray(buffer)
-        taken = 0
+        taken = staged = 0
         first = position  # of what waits to be written
         while True:
             # The longest header that can be read at once; the last records of the file may be shorter.
@@ -170,7 +170,7 @@ class PcapReader(CaptureReader):
                 stop = at + captured
                 if stop <= len(buffer) and captured <= MOST:
                     time = seconds * _SECOND + fraction * scale
-                    if (kind == ip4 or kind == ip6) and captured >= 14 and fraction < units:
+                    if (kind == ip4 or kind == ip6) and captured >= 14:
                         if known(buffer, at + 14, stop, time, out) is not None:
                             taken += 1
                             position = stop
@@ -178,7 +178,8 @@ class PcapReader(CaptureReader):
                     raw = None if fraction < units else (seconds, fraction, b"")
                     if write is not None and first < position:
                         write(memoryview(out)[first:position])
-                    self.frames_read += 1
+                    staged += 1
+                    self.frames_read = staged + taken
                     stage(Frame(time, buffer[at:stop], length, 0, raw))
                     position = first = stop
                     continue
@@ -194,7 +195,7 @@ class PcapReader(CaptureReader):
                 progress(len(buffer) - len(rest))
             if len(buffer) < need or need == _RECORD:
                 # The end, or what is no capture any more: frame by frame, to the last whole one.
-                self.frames_read += taken
+                self.frames_read = staged + taken
                 for frame in self._read(buffer, 0):
                     stage(frame)
                 return taken

@@ -82,10 +82,13 @@ class Replay:
             for step in self.steps():
                 if see is not None:
                     see(step)
+                if progress is not None:
+                    progress(len(step.frame.data) + 16)
             return
         assert isinstance(reader, PcapReader)
 
         def stage(frame: Frame) -> None:
+            self.frames = reader.frames_read - 1
             step = self._step(frame)
             if see is not None:
                 see(step)
