@@ -17,7 +17,7 @@ from namespace import drain, new_namespace, open_tun, run, visit, write_sysctl
 from conntrack.choices import Choices
 from conntrack.netfilter import ip_options
 from conntrack.netfilter.arrival import arrive
-from conntrack.netfilter.datagram import TCP, finished_tcp
+from conntrack.netfilter.datagram import TCP, finished_tcp, unfinished_tcp
 from conntrack.netfilter.ip_options import Options
 from conntrack.netfilter.own import Own
 from conntrack.netfilter.routing import Fib, Route
@@ -123,8 +123,9 @@ class OurBox:
         if route.iface == "lo":
             self._arrive(octets, "lo", now)
         else:
-            closed6 = octets[0] >> 4 == 6 and octets[6] == TCP  # such a reset comes with its sum left to the card
-            self.out.append((route.iface, finished_tcp(octets) if closed6 else octets))
+            # the reset of a closed port comes with its sum left to the card, REJECT's does not
+            left = octets[0] >> 4 == 6 and octets[6] == TCP and octets == unfinished_tcp(octets)
+            self.out.append((route.iface, finished_tcp(octets) if left else octets))
 
     def _arrive(self, octets: bytes, iface: str, now: int) -> None:
         self.iface = iface
