@@ -36,6 +36,7 @@ from .expect import EVENT_NEW as EXPECTATION_NEW
 from .expect import Expectation, Expectations
 from .expiry import EagerGc, LinuxGc
 from .fast import FastPath
+from .fresh import FreshPath
 from .helpers.hook import HelperHook
 from .nat import rewrite
 from .nat.hook import NatHook
@@ -167,7 +168,8 @@ class Engine:
         self.sysctl.count = self.count
         self.sysctl.changed = self._sysctl_changed
         self._nat = NatHook(nat, self._table, self._choices, self.stats)
-        self._fast = FastPath(self._table, self.stats, self._nat, self._expectations.by_serial)
+        self._fresh = FreshPath(self._table, self._nat, self._expectations.by_serial)
+        self._fast = FastPath(self._table, self.stats, self._nat.registered, self._fresh)
         self._fast.eager = self._eager
         self._helpers = HelperHook(helpers, self._expectations, self._nat.chooser, self._choices, self.stats)
         self._sysctl_changed("")
@@ -817,12 +819,13 @@ class Engine:
         """Who has to hear of a new connection?  If nobody, the fast path may begin it."""
         events = self._settings.events
         heard = events == 1 or (events == 2 and self._events is not None)
-        self._fast.quiet = not (heard or self._helpers.ports or self._eager)
+        self._fresh.quiet = not (heard or self._helpers.ports or self._eager)
 
     def _sysctl_changed(self, name: str) -> None:
         sysctl = self.sysctl
         self._settings = Settings(sysctl, self._quirk)
         self._fast.set(self._settings)
+        self._fresh.set(self._settings)
         self._listen()
         self._limits = Limits(
             sysctl["net.ipv4.ipfrag_time"] * SECOND,

@@ -30,10 +30,10 @@ from .journal import Journal
 from .tuples import Zone, bare, invert
 from .verdict import ASSURED, CONFIRMED, DYING, NAT_CLASH, NAT_MASK, ORIGINAL, REPLY
 
-PRIME: Final = (1 << 127) - 1
+_PRIME: Final = (1 << 127) - 1
 _PIECE: Final = 12  # octets per step of the hash: always below the prime
 EARLY_DROP_BUCKETS: Final = 8  # NF_CT_EVICTION_RANGE
-MIN_CHAIN: Final = 50  # MIN_CHAINLEN; the limit is drawn from 50..79, and two more are let in
+_MIN_CHAIN: Final = 50  # _MIN_CHAINLEN; the limit is drawn from 50..79, and two more are let in
 
 # Why a connection ended (the `end_reason` of flow records).
 TIMEOUT: Final = "timeout"
@@ -50,6 +50,7 @@ class Table:
     """All connections of one engine.  `count` includes those not yet confirmed, as the kernel's does."""
 
     __slots__ = (
+        "_secret",
         "buckets",
         "by_protocol",
         "choices",
@@ -58,7 +59,6 @@ class Table:
         "heads",
         "journal",
         "now",
-        "secret",
         "serial",
         "shadows",
         "statuses",
@@ -76,7 +76,7 @@ class Table:
         self.deleted: Callable[[Conn, str], None] = _nothing
         self.journal: Journal | None = None
         self.statuses: dict[int, int] = {}
-        self.secret = choices.hash_secret() | 1
+        self._secret = choices.hash_secret() | 1
 
     # --- look-up ---------------------------------------------------------------------------------------
 
@@ -164,8 +164,8 @@ class Table:
         """
         first, second = self.bucket(conn.orig, conn.proto), self.bucket(conn.reply, conn.proto)
         length = max(self.chain_length(first), self.chain_length(second))
-        if length >= MIN_CHAIN + 2:
-            limit = MIN_CHAIN + self.choices.chain_limit(conn.orig)
+        if length >= _MIN_CHAIN + 2:
+            limit = _MIN_CHAIN + self.choices.chain_limit(conn.orig)
             if length >= limit + 2:
                 return length, limit
         conn.buckets = first << 32 | second
@@ -185,6 +185,23 @@ class Table:
         by_key[conn.reply] = conn
         self._push(second, conn)
         return 0, 0
+
+    def places(self, orig: bytes, reply: bytes, proto: int) -> int:
+        """The places of a connection with these keys, as `Conn.buckets` has them; -1 if a chain is so long that a
+        limit would have to be drawn."""
+        first, second = self.bucket(orig, proto), self.bucket(reply, proto)
+        for cell in (self.heads[first], self.heads[second]):
+            if isinstance(cell, tuple) and len(cell) >= _MIN_CHAIN:
+                return -1
+        return first << 32 | second
+
+    def place(self, conn: Conn, places: int) -> None:
+        """Put both directions of a connection of the default zone in where `places` says; nobody has its keys, and
+        no trial is running."""
+        by_key = self.by_protocol[conn.proto]
+        by_key[conn.orig] = by_key[conn.reply] = conn
+        self._push(places >> 32, conn)
+        self._push(places & 0xFFFFFFFF, conn)
 
     def delete(self, conn: Conn, reason: str) -> None:
         """Take a confirmed connection out, mark it DYING and tell `deleted`."""
@@ -245,12 +262,15 @@ class Table:
         The polynomial alone is linear in a counting port or address and would spread such keys more evenly than
         chance does; chains would then be shorter than the kernel's.
         """
-        secret = self.secret
+        secret = self._secret
         value = proto + 1
-        for at in range(0, len(key), _PIECE):
-            value = (value * secret + int.from_bytes(key[at : at + _PIECE], "big")) % PRIME
-        value = value * secret % PRIME
-        return (value * value % PRIME) * self.buckets >> 127
+        if len(key) == _PIECE:  # IPv4: one piece, and nothing to keep small on the way
+            value = (value * secret + int.from_bytes(key, "big")) * secret % _PRIME
+        else:
+            for at in range(0, len(key), _PIECE):
+                value = (value * secret + int.from_bytes(key[at : at + _PIECE], "big")) % _PRIME
+            value = value * secret % _PRIME
+        return (value * value % _PRIME) * self.buckets >> 127
 
     def chain(self, bucket: int) -> tuple[Conn, ...]:
         """The connections with a node in `bucket`, newest first; twice those with both."""
