@@ -92,6 +92,13 @@ class Stats:
         for name, value in zip(_SAVED, saved, strict=True):
             setattr(self, name, value)
 
+    def merge(self, other: Stats) -> None:
+        """Count what `other` counted too."""
+        for name in _SAVED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for place, count in enumerate(other.taken):
+            self.taken[place] += count
+
     def as_dict(self) -> dict[str, int]:
         """The kernel's counters in `conntrack -S` order, then the engine's own."""
         return {name: getattr(self, name) for name in KERNEL + _OWN}

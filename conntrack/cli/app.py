@@ -13,6 +13,7 @@ import typer
 
 from .. import __version__
 from ..drivers.capture import CaptureError
+from ..drivers.workers import MOST_WORKERS
 from ..nat.rules import Dnat, NatRule, Netmap, Redirect, Snat
 from ..report.diagram import PROTOCOLS, diagram_text
 from .options import PRIVATE, masquerades, parse_rule, parse_sysctls, with_inside
@@ -84,6 +85,16 @@ def replay(
     ] = None,
     packets: Annotated[str | None, typer.Option(metavar="FILE", help="JSON lines: every packet and why.")] = None,
     seed: Annotated[int, typer.Option(help="Of every choice the kernel would draw.")] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=MOST_WORKERS,
+            help="Processes that share the work, packets dealt by remote address; docs/workers.md says what differs. "
+            "For a file of classic pcap, Ethernet, --view gateway, without --events and --packets.",
+        ),
+    ] = 1,
     no_checksum: Annotated[bool, typer.Option("--no-checksum", help="Do not verify transport checksums.")] = False,
 ) -> None:
     """Track (and translate) a capture; print a summary, or what is asked for.
@@ -117,6 +128,7 @@ def replay(
         flows=flows,
         packets=packets,
         seed=seed,
+        workers=workers,
     )
     raise typer.Exit(_running(lambda: run_replay(order, typer.BadParameter)))
 

@@ -7,7 +7,6 @@ then goes to standard error, where the progress bar and every notice are anyway.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 from collections import Counter
@@ -16,20 +15,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
 from ..conn import Conn, decimal_time
-from ..drivers.capture import create_capture, open_capture
-from ..drivers.replay import Replay, Step, guess_view
-from ..drivers.vantage import GATEWAY, INSIDE, Seen, Vantage
+from ..drivers import workers
+from ..drivers.capture import CaptureError, create_capture, open_capture
+from ..drivers.replay import Replay, ReplayResult, Step, Tally, guess_view, json_line
+from ..drivers.vantage import GATEWAY, INSIDE, Vantage
 from ..engine import Engine
 from ..nat.rules import Masquerade, NatRule, Netmap, Snat
 from ..reasons import NOT_IP, REASONS
-from ..verdict import ACCEPT, CTINFO_NAMES, PROTOCOL_NAMES
 
 _PROGRESS_FROM = 2_000_000  # octets: below this a bar would only flicker
 _PROGRESS_EVERY = 1_000_000  # octets
@@ -52,6 +51,7 @@ class Order:
     flows: str | None
     packets: str | None
     seed: int
+    workers: int
 
     @property
     def text_asked(self) -> bool:
@@ -60,99 +60,104 @@ class Order:
         return self.listing or self.events or self.stats or "-" in streams
 
 
-class Tally:
-    """Counts for the summary."""
-
-    __slots__ = ("ctinfo", "ended", "proto", "reason", "rewritten", "state", "verdict")
-
-    def __init__(self) -> None:
-        self.proto: Counter[str] = Counter()
-        self.verdict: Counter[str] = Counter()
-        self.ctinfo: Counter[str] = Counter()
-        self.reason: Counter[str] = Counter()
-        self.state: Counter[tuple[str, str]] = Counter()
-        self.ended = 0
-        self.rewritten = 0
-
-    def add(self, step: Step) -> None:
-        """One frame."""
-        outcome = step.outcome
-        if outcome is None:
-            self.proto["not IP"] += 1
-            return
-        if outcome.fast:
-            return  # `add_taken` counts it
-        own = outcome.tuple
-        self.proto["?" if own is None else _protocol(own.proto)] += 1
-        self.verdict[outcome.verdict] += 1
-        self.ctinfo[outcome.ctinfo or "(held)"] += 1
-        if outcome.reason:
-            self.reason[outcome.reason] += 1
-        if outcome.rewritten and outcome.packets:
-            self.rewritten += 1
-
-    def add_taken(self, taken: list[int]) -> None:
-        """The frames that took the fast path, as `Stats.taken` counts them: all went out."""
-        for place, count in enumerate(taken):
-            if count:
-                self.proto[_protocol(place >> 4)] += count
-                self.verdict[ACCEPT] += count
-                self.ctinfo[CTINFO_NAMES[place >> 1 & 7]] += count
-                self.rewritten += count * (place & 1)
-
-
 def run_replay(order: Order, usage_error: Callable[[str], Exception]) -> int:
-    """Do it; the exit status.  `usage_error` makes the exception for what the engine refuses."""
+    """Do it; the exit status.  `usage_error` makes the exception for what the engine, or several workers, refuse."""
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
+        if order.workers > 1:
+            _check_workers(order)
         engine = Engine(nat=list(order.nat) if order.wants_nat else None, sysctl=order.sysctl, seed=order.seed)
     except ValueError as error:
         raise usage_error(str(error)) from None
     view = _view(order, notes)
-    tally = Tally()
     with ExitStack() as stack:
-        reader = stack.enter_context(open_capture(order.capture))
-        writer = stack.enter_context(create_capture(order.write, like=reader)) if order.write else None
-        vantage = Vantage(engine, view, order.inside)
-        replay = Replay(reader, engine, vantage, writer)
-        flows = _lines(stack, order.flows)
-        packets = _lines(stack, order.packets)
-        engine.on_end = _stamp(tally, flows)
-        progress = _progress(order.capture, stack)
-        if order.events or packets is not None:
-            # a listener from the start, as `conntrack -E` beside a capture would be
-            events = engine.events if order.events else ()
-            for step in replay.steps():
-                tally.add(step)
-                if packets is not None:
-                    packets(_packet_record(step))
-                for event in events:
-                    print(event.text(timestamp=True))
-                if progress is not None:
-                    progress(len(step.frame.data) + 16)
+        if order.workers == 1:
+            done = _run_alone(order, engine, view, stack)
         else:
-            with _no_collector():
-                replay.run(tally.add, progress)
-        tally.add_taken(engine.stats.taken)
-        engine.reap()
-        if flows is not None:
-            for conn in engine.conns():
-                flows(conn.to_dict())
-        for conn in engine.conns():
-            tally.state[_protocol(conn.proto), conn.state_name or "-"] += 1
-        if order.listing:
-            text = engine.listing()
-            if text:
-                print(text)
+            try:
+                done = _share_out(order, view, stack)
+            except CaptureError:
+                raise
+            except ValueError as error:
+                raise usage_error(str(error)) from None
         if order.stats:
-            print(engine.stats.text())
+            print(done.stats.text())
         sys.stdout.flush()
         summary = notes if order.text_asked else Console(soft_wrap=True, highlight=False)
-        _summary(summary, order, engine, replay, vantage.seen, tally)
-        if reader.problem:
-            notes.print(f"pyconntrack: {order.capture}: {reader.problem}", style="red", markup=False)
+        _summary(summary, order, done)
+        if done.problem:
+            notes.print(f"pyconntrack: {order.capture}: {done.problem}", style="red", markup=False)
             return 1
     return 0
+
+
+def _run_alone(order: Order, engine: Engine, view: str, stack: ExitStack) -> ReplayResult:
+    """In this process."""
+    tally = Tally()
+    reader = stack.enter_context(open_capture(order.capture))
+    writer = stack.enter_context(create_capture(order.write, like=reader)) if order.write else None
+    vantage = Vantage(engine, view, order.inside)
+    replay = Replay(reader, engine, vantage, writer)
+    flows = _lines(stack, order.flows)
+    packets = _lines(stack, order.packets)
+    engine.on_end = _stamp(tally, flows)
+    progress = _progress(order.capture, stack)
+    if order.events or packets is not None:
+        # a listener from the start, as `conntrack -E` beside a capture would be
+        events = engine.events if order.events else ()
+        for step in replay.steps():
+            tally.add(step)
+            if packets is not None:
+                packets(_packet_record(step))
+            for event in events:
+                print(event.text(timestamp=True))
+            if progress is not None:
+                progress(len(step.frame.data) + 16)
+    else:
+        with _no_collector():
+            replay.run(tally.add, progress)
+    engine.reap()
+    tally.finish(engine)
+    if flows is not None:
+        for conn in engine.conns():
+            flows(conn.to_dict())
+    if order.listing:
+        text = engine.listing()
+        if text:
+            print(text)
+    counts = replay.frames, replay.written, replay.short, replay.not_ip
+    return ReplayResult(*counts, tally, engine.stats, vantage.seen, reader.problem)
+
+
+def _check_workers(order: Order) -> None:
+    """ValueError for what only one process can do."""
+    if order.events or order.packets is not None:
+        raise ValueError("--workers: --events and --packets tell of all packets in order, as only one process can")
+    if order.capture == "-":
+        raise ValueError("--workers: standard input is read once; give a file")
+
+
+def _share_out(order: Order, view: str, stack: ExitStack) -> ReplayResult:
+    """In several processes; ValueError for what only one can do."""
+    if view != GATEWAY:
+        raise ValueError(f"--workers: needs a capture that shows both sides (--view gateway), not {view}")
+    sys.stdout.flush()
+    flows: IO[bytes] | None = None
+    if order.flows is not None:
+        standard = order.flows == "-"
+        flows = sys.stdout.buffer if standard else stack.enter_context(Path(order.flows).open("wb"))  # noqa: SIM115
+    return workers.replay(
+        order.capture,
+        order.write,
+        workers=order.workers,
+        inside=order.inside,
+        nat=order.nat if order.wants_nat else None,
+        sysctl=order.sysctl,
+        seed=order.seed,
+        flows=flows,
+        listing=sys.stdout.buffer if order.listing else None,
+        progress=_progress(order.capture, stack),
+    )
 
 
 def _view(order: Order, notes: Console) -> str:
@@ -200,7 +205,7 @@ def _lines(stack: ExitStack, name: str | None) -> Callable[[dict[str, Any]], Non
         if first:
             first.clear()
             record = {"v": 1, **record}
-        file.write(json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n")
+        file.write(json_line(record))
 
     return write
 
@@ -241,33 +246,30 @@ def _no_collector() -> Iterator[None]:
 
 def _progress(name: str, stack: ExitStack) -> Callable[[int], None] | None:
     """What to tell of octets read, for a progress bar on standard error; None if that is no terminal, or the file
-    is short."""
+    is short.  Drawn when told, not by a thread: other processes may begin meanwhile."""
     size = os.path.getsize(name) if name != "-" and os.path.isfile(name) else 0
     console = Console(stderr=True)
     if not console.is_terminal or size < _PROGRESS_FROM:
         return None
     columns = (TextColumn("{task.completed:>12,.0f} octets"), BarColumn(), TimeRemainingColumn())
-    progress = stack.enter_context(Progress(*columns, console=console, transient=True))
+    progress = stack.enter_context(Progress(*columns, console=console, transient=True, auto_refresh=False))
     task = progress.add_task("replay", total=size)
     waiting = [0]
 
     def tell(octets: int) -> None:
         waiting[0] += octets
         if waiting[0] >= _PROGRESS_EVERY:
-            progress.advance(task, waiting[0])
+            progress.update(task, advance=waiting[0], refresh=True)
             waiting[0] = 0
 
     return tell
 
 
-def _protocol(number: int) -> str:
-    return PROTOCOL_NAMES.get(number, str(number))
-
-
-def _summary(console: Console, order: Order, engine: Engine, replay: Replay, seen: Seen, tally: Tally) -> None:
-    live = sum(1 for _ in engine.conns())
+def _summary(console: Console, order: Order, done: ReplayResult) -> None:
+    tally, seen, stats = done.tally, done.seen, done.stats
+    live = tally.state.total()
     console.print(
-        f"{order.capture}: {replay.frames} packets, {live + tally.ended} connections "
+        f"{order.capture}: {done.frames} packets, {live + tally.ended} connections "
         f"({live} live, {tally.ended} ended)   [acct and timestamp are on]",
         markup=False,
     )
@@ -285,10 +287,10 @@ def _summary(console: Console, order: Order, engine: Engine, replay: Replay, see
         for name, count in tally.reason.most_common():
             table.add_row(name, str(count), REASONS[name].sentence)
         console.print(table)
-    for ethertype, count in sorted(replay.not_ip.items()):
+    for ethertype, count in sorted(done.not_ip.items()):
         console.print(f"not IP: ethertype 0x{ethertype:04x}, {count} frames, passed unchanged")
-    if replay.short:
-        console.print(f"not IP: {replay.short} frames too short for their link header, passed unchanged")
+    if done.short:
+        console.print(f"not IP: {done.short} frames too short for their link header, passed unchanged")
     if order.wants_nat:
         console.print(f"translated: {tally.rewritten} packets")
     if seen.readdressed or seen.unsolicited:
@@ -296,7 +298,6 @@ def _summary(console: Console, order: Order, engine: Engine, replay: Replay, see
             f"answers re-addressed: {seen.readdressed} (after translation equal to the capture: {seen.restored}, "
             f"different: {seen.differing}); unsolicited: {seen.unsolicited}"
         )
-    stats = engine.stats
     if stats.left_to_card:
         console.print(f"checksums left to the network card: {stats.left_to_card}")
     if stats.unverified:
@@ -304,7 +305,7 @@ def _summary(console: Console, order: Order, engine: Engine, replay: Replay, see
     if stats.time_backwards:
         console.print(f"times that ran backwards and were clamped: {stats.time_backwards}")
     if order.write:
-        console.print(f"written: {replay.written} frames to {order.write}", markup=False)
+        console.print(f"written: {done.written} frames to {order.write}", markup=False)
 
 
 def _counts(title: str, counts: dict[str, int]) -> RichTable:

@@ -10,19 +10,22 @@ header travel through untouched.  Dropped packets are not written, nor fragments
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from ..engine import Engine
 from ..outcome import Outcome
+from ..stats import Stats
 from ..tuples import destination
-from ..verdict import ACCEPT, DROP
+from ..verdict import ACCEPT, CTINFO_NAMES, DROP, PROTOCOL_NAMES
 from ..wire import link
 from ..wire.packet import parse
 from .capture import CaptureReader, CaptureWriter, Frame, open_capture
 from .pcap import PcapReader, PcapWriter
-from .vantage import GATEWAY, INSIDE, Vantage
+from .vantage import GATEWAY, INSIDE, Seen, Vantage
 
 
 class Step(NamedTuple):
@@ -32,6 +35,89 @@ class Step(NamedTuple):
     frame: Frame
     ethertype: int
     outcome: Outcome | None
+
+
+class Tally:
+    """Counts of what a replay's frames and connections were, for a summary.
+
+    proto, verdict, ctinfo, reason   packets by the names of these; frames that are not IP count in `proto`
+    state      live connections by (protocol, state)        ended      connections that ended on the way
+    rewritten  packets that translation changed
+    """
+
+    __slots__ = ("ctinfo", "ended", "proto", "reason", "rewritten", "state", "verdict")
+
+    def __init__(self) -> None:
+        self.proto: Counter[str] = Counter()
+        self.verdict: Counter[str] = Counter()
+        self.ctinfo: Counter[str] = Counter()
+        self.reason: Counter[str] = Counter()
+        self.state: Counter[tuple[str, str]] = Counter()
+        self.ended = 0
+        self.rewritten = 0
+
+    def add(self, step: Step) -> None:
+        """One frame."""
+        outcome = step.outcome
+        if outcome is None:
+            self.proto["not IP"] += 1
+            return
+        if outcome.fast:
+            return  # `finish` counts it
+        own = outcome.tuple
+        self.proto["?" if own is None else _protocol(own.proto)] += 1
+        self.verdict[outcome.verdict] += 1
+        self.ctinfo[outcome.ctinfo or "(held)"] += 1
+        if outcome.reason:
+            self.reason[outcome.reason] += 1
+        if outcome.rewritten and outcome.packets:
+            self.rewritten += 1
+
+    def finish(self, engine: Engine) -> None:
+        """The frames that took the fast path, which all went out, and the connections that live at the end."""
+        for place, count in enumerate(engine.stats.taken):
+            if count:
+                self.proto[_protocol(place >> 4)] += count
+                self.verdict[ACCEPT] += count
+                self.ctinfo[CTINFO_NAMES[place >> 1 & 7]] += count
+                self.rewritten += count * (place & 1)
+        for conn in engine.conns():
+            self.state[_protocol(conn.proto), conn.state_name or "-"] += 1
+
+    def merge(self, other: Tally) -> None:
+        """Count what `other` counted too."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """What a replay did.
+
+    frames    of the capture            written   to the output
+    not_ip    frames that are not IP, by ethertype (0: none)    short   frames too short for their link header
+    tally     what the packets and connections were             stats   the engine's counters
+    seen      what the vantage point did
+    problem   None, or one line on why the capture ended before its end
+    """
+
+    frames: int = 0
+    written: int = 0
+    short: int = 0
+    not_ip: Counter[int] = field(default_factory=Counter)
+    tally: Tally = field(default_factory=Tally)
+    stats: Stats = field(default_factory=Stats)
+    seen: Seen = field(default_factory=Seen)
+    problem: str | None = None
+
+    def merge(self, other: ReplayResult) -> None:
+        """Count what `other`, another part of the same capture at a gateway, counted too."""
+        self.frames += other.frames
+        self.written += other.written
+        self.short += other.short
+        self.not_ip += other.not_ip
+        self.tally.merge(other.tally)
+        self.stats.merge(other.stats)
 
 
 class Replay:
@@ -89,7 +175,7 @@ class Replay:
 
         def stage(frame: Frame) -> None:
             self.frames = reader.frames_read - 1
-            step = self._step(frame)
+            step = self.step(frame)
             if see is not None:
                 see(step)
 
@@ -102,9 +188,10 @@ class Replay:
     def steps(self) -> Iterator[Step]:
         """Process every frame; see `Step`."""
         for frame in self._reader:
-            yield self._step(frame)
+            yield self.step(frame)
 
-    def _step(self, frame: Frame) -> Step:
+    def step(self, frame: Frame) -> Step:
+        """Process this frame, whether or not it came from the reader."""
         self.frames += 1
         linktype = self._reader.linktype(frame.interface)
         offset, ethertype = link.locate(linktype, frame.data)
@@ -148,6 +235,15 @@ class Replay:
         if self._writer is not None:
             self._writer.write(frame, data, wire_length)
             self.written += 1
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """One line of a file of records."""
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
+def _protocol(number: int) -> str:
+    return PROTOCOL_NAMES.get(number, str(number))
 
 
 def guess_view(path: str, public: Sequence[bytes], limit: int = 0) -> str:

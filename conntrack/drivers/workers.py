@@ -1,0 +1,638 @@
+"""Workers: one capture through several processes, each with an engine of its own, on the cores of one machine.
+
+    capture ─┬─► worker 0: whose? mine ─► engine 0 ─► written where it stands ─┬─► output ─► edits ─► output
+             │             another's: skip                                     │             of all, in order
+             └─► worker 1: whose? mine ─► engine 1 ─► written where it stands ─┘
+
+One rule: packets that could ever meet in one engine go to one worker, and what says so is the *remote* address, for
+no translation touches it.  "Ours" are the networks inside and every address that a rule translates from or to; all
+others are remote.  A reply tuple that two connections could both want holds the same remote, so each worker finds
+free ports by itself, and no ports are parted between workers.
+
+    source  destination   dealt by
+    ours    remote        the destination
+    remote  ours          the source
+    remote  remote        both addresses, whichever comes first
+    ours    ours          the same; with NAT, where both may be translated, worker 0 takes them all
+
+The addresses are those of the packet; of an ICMP error those of the packet it quotes, for its connection's worker
+must have it.  A fragment has addresses, and that is all it needs.  What is not IP passes through worker 0.
+
+Every worker walks through all records of the file, for a record's length and its packet's worker are cheap, and gives
+its own to `Engine.known` as `PcapReader.relay` does.  The output is as long as the input and mapped into all workers;
+each writes its own records at the places where they stood.  What is not as long as it was (dropped, held and
+reassembled fragments, a helper's text) is an edit: place, octets to take out, octets to put in.  When all are done the
+edits of all are made, in order of place.  Time is everybody's: a worker knows the latest of all packets so far.
+
+How the result differs from that of one engine: docs/workers.md.
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+import io
+import mmap
+import os
+import signal
+import stat
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from ipaddress import ip_address, ip_network, summarize_address_range
+from itertools import chain
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from struct import Struct
+from typing import IO, Final
+from zlib import crc32
+
+from ..conn import Conn
+from ..engine import Engine
+from ..nat.rules import Dnat, Masquerade, NatRule, Netmap, Redirect, Snat
+from ..trackers import icmp, icmpv6
+from ..verdict import ICMP, ICMPV6
+from ..wire import link
+from ..wire.packet import parse
+from .capture import MOST, PIECE, CaptureError, Frame, open_capture
+from .pcap import MAGICS, PcapReader, PcapWriter
+from .replay import Replay, ReplayResult, json_line
+from .vantage import GATEWAY, Networks, Vantage
+
+MOST_WORKERS: Final = 256
+_HEADER, _RECORD = 24, 16  # octets before the first record, and of a record before its frame
+# A record: seconds, fraction, captured, length; Ethernet's type; of IPv4 the first octet, protocol, addresses.
+_LOOK: Final = "IIII12xHB8xB2x8s"
+_PAD: Final = bytes(128)  # so that a look at the last record ends within the buffer
+_LEAST4, _LEAST6 = 14 + 20, 14 + 40  # octets that hold the addresses
+_TYPE4, _TYPE6 = _RECORD + 14 + 20, _RECORD + 14 + 40  # where in a record an ICMP message's type stands
+_UNUSUAL6: Final = frozenset((0, 43, 44, 51, 59, 60))  # extension headers: the protocol stands behind them
+_ERRORS6: Final = frozenset((*range(128), icmpv6.REDIRECT))
+_EDIT: Final = Struct("<QII")  # where, octets to take out, octets to put in, which follow
+_REMEMBERED: Final = 1 << 16  # address pairs whose worker is not computed again
+_TELL: Final = 1 << 20  # octets between two words of progress
+# Of what a table holds each worker has its share; 0 means no limit and stays 0.
+_SHARED: Final = ("nf_conntrack_max", "nf_conntrack_buckets", "nf_conntrack_expect_max")
+
+
+def replay(
+    capture: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    workers: int,
+    inside: Sequence[str] = (),
+    nat: Sequence[NatRule] | None = None,
+    sysctl: Mapping[str, int | str] | None = None,
+    seed: int = 0,
+    helpers: Mapping[tuple[str, int], str] | None = None,
+    flows: IO[bytes] | None = None,
+    listing: IO[bytes] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> ReplayResult:
+    """Replay `capture` (a file: classic pcap of Ethernet, as a gateway saw it) in `workers` processes.
+
+    output    file for the translated capture; removed again if this fails
+    workers   how many processes, 1 to 256; they are ended when this returns, whatever happens
+    inside    networks inside, "10.0.0.0/8"; the addresses that `nat` translates count without being named here
+    nat, sysctl, helpers   as for `Engine`; of nf_conntrack_max, _buckets and _expect_max each has its share, rounded up
+    seed      worker 0 draws from it, each other from one derived from it and from the worker's number
+    flows     written to: every connection that ever lived, a JSON line each, worker by worker
+    listing   written to: the table at the end as `conntrack -L` prints it, worker by worker
+    progress  hears how many octets more of the capture all workers have passed
+
+    The same arguments give the same octets.  Processes start as `multiprocessing` is set to start them; where that is
+    "spawn" the caller's main module must be importable.
+
+    Raises ValueError for a wrong argument, a capture or output of another kind, and a rule that does not say which
+    addresses it translates; CaptureError for what is no capture; OSError, and as ChildProcessError where a worker died.
+    """
+    job = _job(capture, output, workers, inside, nat, sysctl, seed, helpers, flows is not None, listing is not None)
+    with tempfile.TemporaryDirectory(prefix="conntrack-") as folder:
+        job.folder = folder
+        if job.output:
+            open(job.output, "wb").close()  # if this fails nothing was touched
+        try:
+            if job.output:
+                _prepare(job)
+            shares = _run(job, progress)
+            if any(share.passed != shares[0].passed for share in shares):
+                raise CaptureError(f"{job.capture}: changed while it was read")
+            if job.output:
+                _edit(job, shares[0].passed.end)
+        except BaseException:
+            if job.output:
+                Path(job.output).unlink(missing_ok=True)
+            raise
+        result = ReplayResult(problem=shares[0].passed.problem)
+        for share in shares:
+            result.merge(share.result)
+        if flows is not None:
+            _join(job, "flows", flows, b'{"v":1,')
+        if listing is not None:
+            _join(job, "listing", listing)
+    return result
+
+
+class Deal:
+    """Which worker has a packet: the table above."""
+
+    __slots__ = ("_nat", "_ours", "_workers")
+
+    def __init__(self, workers: int, inside: Sequence[str], nat: Sequence[NatRule] | None) -> None:
+        self._workers = workers
+        self._nat = nat is not None
+        self._ours = Networks([*inside, *_translated(nat or ())])
+
+    def addresses(self, pair: bytes) -> int:
+        """By source and destination address side by side, 8 or 32 octets."""
+        half = len(pair) // 2
+        source, destination = pair[:half], pair[half:]
+        from_us, to_us = source in self._ours, destination in self._ours
+        if from_us != to_us:
+            return crc32(destination if from_us else source) % self._workers
+        if from_us and self._nat:
+            return 0
+        return crc32(pair if source < destination else destination + source) % self._workers
+
+    def frame(self, data: bytes, wire_length: int) -> tuple[int, bool]:
+        """(worker, is it IP?) of an Ethernet frame of any kind."""
+        offset, ethertype = link.locate(link.EN10MB, data)
+        if offset < 0 or (ethertype != link.ETHERTYPE_IPV4 and ethertype != link.ETHERTYPE_IPV6):
+            return 0, False
+        packet = parse(data[offset:], wire_length - offset)
+        if not packet.family:
+            return 0, True  # without addresses it is INVALID wherever it is
+        if packet.proto == (ICMP if packet.family == 4 else ICMPV6) and not packet.lacks(8):
+            # a fragment goes where its other fragments go
+            if packet.l4 and not (packet.fragment and _cut(packet.data, packet.family, packet.l4)):
+                quote_offset = icmp.quote_offset if packet.family == 4 else icmpv6.quote_offset
+                at = quote_offset(packet)[0]
+                quote = packet.data[at + 12 : at + 20] if packet.family == 4 else packet.data[at + 8 : at + 40]
+                if at and len(quote) == (8 if packet.family == 4 else 32):
+                    return self.addresses(bytes(quote)), True
+        return self.addresses(packet.addresses()), True
+
+
+# --- the arguments -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Job:
+    """What every worker is told.  `size`: octets of the capture when it began."""
+
+    capture: str
+    output: str
+    size: int
+    workers: int
+    inside: tuple[str, ...]
+    nat: tuple[NatRule, ...] | None
+    sysctl: dict[str, int | str]
+    seed: int
+    helpers: dict[tuple[str, int], str] | None
+    flows: bool
+    listing: bool
+    folder: str = ""
+
+    def part(self, kind: str, number: int) -> Path:
+        """Where a worker leaves what it has of a kind."""
+        return Path(self.folder) / f"{kind}-{number}"
+
+    def seed_of(self, number: int) -> int:
+        """The seed of a worker: the given one, then hashes of it and the number."""
+        digest = blake2b(f"{self.seed}/worker/{number}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") if number else self.seed
+
+    def engine(self, number: int) -> Engine:
+        """The engine of a worker."""
+        return Engine(self.nat, self.sysctl, self.seed_of(number), helpers=self.helpers)
+
+
+def _job(
+    capture: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None,
+    workers: int,
+    inside: Sequence[str],
+    nat: Sequence[NatRule] | None,
+    sysctl: Mapping[str, int | str] | None,
+    seed: int,
+    helpers: Mapping[tuple[str, int], str] | None,
+    flows: bool,
+    listing: bool,
+) -> _Job:
+    """The arguments, checked."""
+    if not 1 <= workers <= MOST_WORKERS:
+        raise ValueError(f"workers: {workers!r} is not within 1..{MOST_WORKERS}")
+    whole = Engine(nat, sysctl, seed, helpers=helpers).sysctl
+    shares = {name: -(-whole[name] // workers) for name in _SHARED}
+    rules = None if nat is None else tuple(nat)
+    Deal(workers, inside, rules)  # says what is wrong with `inside` and the rules
+    source, target = os.fspath(capture), "" if output is None else os.fspath(output)
+    _check_capture(source)
+    _check_output(source, target)
+    if target:
+        target = os.path.realpath(target)
+    return _Job(
+        source,
+        target,
+        os.path.getsize(source),
+        workers,
+        tuple(inside),
+        rules,
+        {**{name: whole[name] for name in whole if name != "nf_conntrack_count"}, **shares},
+        seed,
+        None if helpers is None else dict(helpers),
+        flows,
+        listing,
+    )
+
+
+def _check_capture(name: str) -> None:
+    """Every worker opens it, and knows where each record is; ValueError if that cannot be."""
+    if name == "-" or not stat.S_ISREG(os.stat(name).st_mode):
+        raise ValueError(f"workers: {name}: a stream is read once; give a file, or leave workers out")
+    with open_capture(name) as reader, open(name, "rb") as file:
+        if file.read(4) not in MAGICS:
+            kind = reader.format if reader.format != "pcap" else "packed"
+            raise ValueError(f"workers: {name}: needs a classic pcap that is not packed, and this is {kind}")
+        assert isinstance(reader, PcapReader)
+        if reader.linktype() != link.EN10MB or reader.record_size != _RECORD:
+            found = link.LINKTYPES[reader.linktype()] if reader.record_size == _RECORD else "a modified pcap"
+            raise ValueError(f"workers: {name}: needs Ethernet in a plain pcap, and this is {found}")
+
+
+def _check_output(capture: str, name: str) -> None:
+    """It is written at many places at once; ValueError if it is no file that can be."""
+    if name == "-" or name.endswith(".gz") or (os.path.exists(name) and not os.path.isfile(name)):
+        raise ValueError(f"workers: {name}: needs a file that is not packed to write to, or leave workers out")
+    if os.path.exists(name) and os.path.samefile(capture, name):
+        raise CaptureError(f"{name}: the capture being read cannot be written to")
+
+
+def _translated(nat: Sequence[NatRule]) -> Iterator[str]:
+    """Every address that the rules translate from or to, as networks; ValueError for a rule that does not say."""
+    for rule in nat:
+        of_source = isinstance(rule, Snat | Masquerade) or (isinstance(rule, Netmap) and rule.source is not None)
+        if isinstance(rule, Redirect) and rule.address is None:
+            continue  # the address stays
+        matched = rule.source if of_source else rule.destination
+        texts = [matched] if isinstance(matched, str) else list(matched or ())
+        if not texts or texts[0].startswith("!"):
+            side = "source" if of_source else "destination"
+            raise ValueError(
+                f"workers: {rule}: names no {side}; it could translate any address, and none would tell the worker"
+            )
+        yield from texts
+        yield from _targets(rule)
+
+
+def _targets(rule: NatRule) -> Iterator[str]:
+    """What a rule translates to, as networks."""
+    match rule:
+        case Snat() | Dnat():
+            first, _, last = rule.to.partition("-")
+            ends = ip_address(first.strip()), ip_address((last or first).strip())
+            yield from map(str, summarize_address_range(*ends))  # type: ignore[type-var]
+        case Masquerade():
+            yield from [rule.to] if isinstance(rule.to, str) else rule.to
+        case Redirect():
+            yield rule.address or ""
+        case Netmap():
+            yield str(ip_network(rule.to, strict=False))
+
+
+def _cut(data: bytes | bytearray, family: int, l4: int) -> bool:
+    """Is the fragment at hand less than the whole packet?  (IPv6 has fragments that are all of it: RFC 6946.)"""
+    return family == 4 or bool(data[l4 - 5] & 1)
+
+
+# --- the parent ----------------------------------------------------------------------------------------------
+
+
+def _prepare(job: _Job) -> None:
+    """The output: the capture's header, and room for all its records."""
+    with open(job.capture, "rb") as source, open(job.output, "r+b") as target:
+        target.write(source.read(_HEADER))
+        target.flush()
+        if hasattr(os, "posix_fallocate"):  # a full disk is met here, not by a worker in its mapping
+            os.posix_fallocate(target.fileno(), 0, job.size)
+        target.truncate(job.size)
+
+
+def _run(job: _Job, progress: Callable[[int], object] | None) -> list[_Share]:
+    """Every worker's share; the first failure ends all."""
+    shares: dict[int, _Share] = {}
+    passed = [0] * job.workers
+    told = 0
+    processes: list[Process] = []
+    open_pipes: dict[Connection, int] = {}
+    try:
+        with _no_interrupts():
+            for number in range(job.workers):
+                reading, writing = Pipe(duplex=False)
+                open_pipes[reading] = number
+                process = Process(target=_work, args=(job, number, reading, writing), daemon=True)
+                process.start()
+                processes.append(process)
+                writing.close()
+        while open_pipes:
+            for pipe in wait(list(open_pipes)):
+                assert isinstance(pipe, Connection)
+                number = open_pipes[pipe]
+                try:
+                    word = pipe.recv()
+                except EOFError:
+                    process = processes[number]
+                    process.join()
+                    raise ChildProcessError(
+                        f"worker {number} of {job.workers} died ({_ending(process.exitcode)})"
+                    ) from None
+                if isinstance(word, OSError | CaptureError):
+                    raise word
+                if isinstance(word, Exception):
+                    raise RuntimeError(f"worker {number} of {job.workers}: {word!r}") from word
+                if isinstance(word, int):
+                    passed[number] = word
+                    if progress is not None and min(passed) > told:
+                        progress(min(passed) - told)
+                        told = min(passed)
+                    continue
+                shares[number] = word
+                del open_pipes[pipe]
+                pipe.close()
+        for process in processes:
+            process.join()
+    finally:
+        for pipe in open_pipes:
+            pipe.close()
+        for process in processes:
+            process.kill()  # those that are done do not mind
+            process.join()
+            process.close()
+    return [shares[number] for number in range(job.workers)]
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Ctrl-C waits, and processes that begin meanwhile do not hear of it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+def _edit(job: _Job, end: int) -> None:
+    """Make all workers' edits, in order of place, in an output that is good up to `end`."""
+    parts = [job.part("edits", number) for number in range(job.workers)]
+    growth = room = 0  # room: by how much the edited octets would ever overtake those still to be read
+    first = -1
+    for place, out, octets in _edits(parts):
+        if first < 0:
+            first = place
+        growth += len(octets) - out
+        room = max(room, growth)
+    with open(job.output, "r+b") as file:
+        if first >= 0:
+            file.truncate(end + room)
+            with mmap.mmap(file.fileno(), end + room) as octets_of:
+                if room:
+                    octets_of.move(first + room, first, end - first)
+                read = written = first
+                for place, out, octets in chain(_edits(parts), [(end, 0, b"")]):
+                    if written != read + room:
+                        octets_of.move(written, read + room, place - read)
+                    written += place - read
+                    octets_of[written : written + len(octets)] = octets
+                    written += len(octets)
+                    read = place + out
+        file.truncate(end + growth)
+
+
+def _edits(parts: Iterable[Path]) -> Iterator[tuple[int, int, bytes]]:
+    """(place, octets to take out, octets to put in), in order of place."""
+    return heapq.merge(*(_edits_of(part) for part in parts))
+
+
+def _edits_of(part: Path) -> Iterator[tuple[int, int, bytes]]:
+    with part.open("rb") as file:
+        while head := file.read(_EDIT.size):
+            place, out, size = _EDIT.unpack(head)
+            yield place, out, file.read(size)
+
+
+def _join(job: _Job, kind: str, target: IO[bytes], start: bytes = b"") -> None:
+    """Every worker's part, one after the other; `start` takes the place of the first line's first octet."""
+    for number in range(job.workers):
+        with job.part(kind, number).open("rb") as part:
+            piece = part.read(PIECE)
+            if piece and start:
+                piece, start = start + piece[1:], b""
+            while piece:
+                target.write(piece)
+                piece = part.read(PIECE)
+
+
+# --- a worker ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """What all workers must agree on: frames, where the last whole one ends, and why there are no more."""
+
+    frames: int
+    end: int
+    problem: str | None
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one worker tells at its end."""
+
+    passed: _Passed
+    result: ReplayResult
+
+
+def _work(job: _Job, number: int, reading: Connection, pipe: Connection) -> None:
+    """A worker's life.  Ctrl-C is the parent's affair, and a worker whose parent is gone has nobody to work for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    reading.close()  # else this process would keep its own pipe from breaking
+    gc.disable()  # as it finds nothing in an engine
+    try:
+        try:
+            pipe.send(_share(job, number, pipe))
+        except Exception as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            error.add_note(f"in worker {number}:\n{traceback.format_exc()}")
+            pipe.send(error)
+    except BrokenPipeError:
+        pass
+
+
+def _share(job: _Job, number: int, pipe: Connection) -> _Share:
+    """All that is this worker's, done."""
+    engine = job.engine(number)
+    result = ReplayResult(stats=engine.stats)
+    tally = result.tally
+    with (
+        open_capture(job.capture) as reader,
+        job.part("edits", number).open("wb") as edits,
+        job.part("flows", number).open("w", encoding="utf-8") as flows,
+    ):
+        assert isinstance(reader, PcapReader)
+        sink = io.BytesIO()
+        writer = PcapWriter(sink, reader) if job.output else None
+        replay = Replay(reader, engine, Vantage(engine, GATEWAY), writer)
+
+        def stage(frame: Frame) -> bytes:
+            """The records that leave for a frame."""
+            sink.seek(0)
+            sink.truncate()
+            tally.add(replay.step(frame))
+            return sink.getvalue()
+
+        def ended(conn: Conn) -> None:
+            tally.ended += 1
+            if job.flows:
+                flows.write(json_line(conn.to_dict()))
+
+        engine.on_end = ended
+        if job.output:
+            with open(job.output, "r+b") as target, mmap.mmap(target.fileno(), job.size) as octets:
+                taken, passed = _walk(job, number, reader, engine, stage, octets, edits, pipe)
+        else:
+            taken, passed = _walk(job, number, reader, engine, stage, None, edits, pipe)
+        engine.reap()
+        tally.finish(engine)
+        if job.flows:
+            for conn in engine.conns():
+                flows.write(json_line(conn.to_dict()))
+    if job.listing:
+        text = engine.listing()
+        job.part("listing", number).write_text(text + "\n" if text else "", encoding="utf-8")
+    result.frames = replay.frames + taken
+    result.written = replay.written + (taken if job.output else 0)
+    result.short, result.not_ip = replay.short, replay.not_ip
+    return _Share(passed, result)
+
+
+def _walk(
+    job: _Job,
+    number: int,
+    reader: PcapReader,
+    engine: Engine,
+    stage: Callable[[Frame], bytes],
+    target: mmap.mmap | None,
+    edits: IO[bytes],
+    pipe: Connection,
+) -> tuple[int, _Passed]:
+    """Through all records of the capture, and this worker's packets through the engine: (how many took the fast path,
+    what was passed)."""
+    deal = Deal(job.workers, job.inside, job.nat)
+    unpack = Struct(reader.order + _LOOK).unpack_from
+    ip4, ip6 = (0x0008, 0xDD86) if reader.order == "<" else (link.ETHERTYPE_IPV4, link.ETHERTYPE_IPV6)
+    units = reader.interfaces[0].resolution
+    scale = 1_000_000_000 // units
+    known = engine.known
+    mine: dict[bytes, bool] = {}  # by both addresses
+    remembered = mine.get
+    latest = -1  # the engine's time, had it seen everybody's packets
+    frames = taken = 0
+    problem = None
+    with open(job.capture, "rb", buffering=0) as file:
+        file.seek(_HEADER)
+        base = _HEADER  # the place of buffer[0] in the file
+        rest = b""
+        need = told = 0
+        while True:
+            ahead = min(max(PIECE, need - len(rest)), job.size - base - len(rest))
+            piece = file.read(ahead) if ahead > 0 else b""
+            if not piece:
+                if rest:
+                    problem = f"ends in the middle of record {frames + 1}, after {len(rest)} octets of it"
+                break
+            end = len(rest) + len(piece)
+            buffer = rest + piece + _PAD
+            out = bytearray(buffer)
+            position = need = 0
+            first = -1  # of what waits to be written
+            while position + _RECORD <= end:
+                seconds, fraction, captured, length, kind, version, proto, pair = unpack(buffer, position)
+                stop = position + _RECORD + captured
+                if stop > end:
+                    need = _RECORD + captured
+                    break
+                frames += 1
+                is_ip = kind == ip4 or kind == ip6
+                if is_ip and version == 0x45 and captured >= _LEAST4 and (
+                    proto != ICMP or buffer[position + _TYPE4] not in icmp.ERRORS
+                ):  # fmt: skip
+                    own = remembered(pair)
+                elif is_ip and version >> 4 == 6 and captured >= _LEAST6 and (
+                    (following := buffer[position + 36]) not in _UNUSUAL6
+                    and (following != ICMPV6 or buffer[position + _TYPE6] not in _ERRORS6)
+                ):  # fmt: skip
+                    pair = buffer[position + 38 : position + 70]
+                    own = remembered(pair)
+                else:
+                    whose, is_ip = deal.frame(buffer[position + _RECORD : stop], length)
+                    own = whose == number
+                if own is None:
+                    if len(mine) >= _REMEMBERED:
+                        mine.clear()
+                    own = mine[pair] = deal.addresses(pair) == number
+                time = seconds * 1_000_000_000 + fraction * scale
+                if is_ip:
+                    if time >= latest:
+                        latest = time
+                    elif own and engine.now < latest:
+                        engine.advance(latest)  # to be clamped to what others saw
+                if own:
+                    at = position + _RECORD
+                    if (kind == ip4 or kind == ip6) and captured >= 14 and (
+                        known(buffer, at + 14, stop, time, out) is not None
+                    ):  # fmt: skip
+                        taken += 1
+                        if first < 0:
+                            first = position
+                        position = stop
+                        continue
+                    raw = None if fraction < units else (seconds, fraction, b"")
+                    records = stage(Frame(time, buffer[at:stop], length, 0, raw))
+                    if target is not None:
+                        if len(records) == stop - position:
+                            target[base + position : base + stop] = records
+                        else:
+                            edits.write(_EDIT.pack(base + position, stop - position, len(records)) + records)
+                if first >= 0:
+                    if target is not None:
+                        target[base + first : base + position] = out[first:position]
+                    first = -1
+                position = stop
+            if first >= 0 and target is not None:
+                target[base + first : base + position] = out[first:position]
+            base += position
+            rest = buffer[position:end]
+            if need > _RECORD + MOST:
+                claimed = need - _RECORD
+                problem = f"record {frames + 1} claims {claimed} octets, more than {MOST}: corrupt"
+                break
+            if base - told >= _TELL:
+                told = base
+                pipe.send(base)
+    if latest > engine.now:
+        engine.advance(latest)
+    return taken, _Passed(frames, base, problem)
