@@ -75,8 +75,14 @@ _ERRORS6: Final = frozenset((*range(128), icmpv6.REDIRECT))
 _EDIT: Final = Struct("<QII")  # where, octets to take out, octets to put in, which follow
 _REMEMBERED: Final = 1 << 16  # address pairs whose worker is not computed again
 _TELL: Final = 1 << 20  # octets between two words of progress
-# Of what a table holds each worker has its share; 0 means no limit and stays 0.
-_SHARED: Final = ("nf_conntrack_max", "nf_conntrack_buckets", "nf_conntrack_expect_max")
+# What bounds memory: each worker has its share.  (0 stays 0: of connections no limit, of fragments none at all.)
+_SHARED: Final = (
+    "nf_conntrack_max",
+    "nf_conntrack_buckets",
+    "nf_conntrack_expect_max",
+    "net.ipv4.ipfrag_high_thresh",
+    "nf_conntrack_frag6_high_thresh",
+)
 
 
 def replay(
@@ -98,7 +104,7 @@ def replay(
     output    file for the translated capture; removed again if this fails
     workers   how many processes, 1 to 256; they are ended when this returns, whatever happens
     inside    networks inside, "10.0.0.0/8"; the addresses that `nat` translates count without being named here
-    nat, sysctl, helpers   as for `Engine`; of nf_conntrack_max, _buckets and _expect_max each has its share, rounded up
+    nat, sysctl, helpers   as for `Engine`; each worker has its share, rounded up, of what bounds a table's memory
     seed      worker 0 draws from it, each other from one derived from it and from the worker's number
     flows     written to: every connection that ever lived, a JSON line each, worker by worker
     listing   written to: the table at the end as `conntrack -L` prints it, worker by worker
