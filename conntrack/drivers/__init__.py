@@ -6,4 +6,7 @@ digits, its link header, its options) travels around the engine, not through it.
     capture     capture files whatever their format: `open_capture`, `create_capture`
     pcap        the classic format, and `read_pcap`, the short way to the packets of any capture
     pcapng      its successor, with several interfaces and sections
+    vantage     what a capture from one side of a NAT needs
+    replay      a capture through an engine
+    workers     a capture through several, one a process
 """

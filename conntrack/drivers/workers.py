@@ -73,7 +73,8 @@ _TYPE4, _TYPE6 = _RECORD + 14 + 20, _RECORD + 14 + 40  # where in a record an IC
 _UNUSUAL6: Final = frozenset((0, 43, 44, 51, 59, 60))  # extension headers: the protocol stands behind them
 _ERRORS6: Final = frozenset((*range(128), icmpv6.REDIRECT))
 _EDIT: Final = Struct("<QII")  # where, octets to take out, octets to put in, which follow
-_REMEMBERED: Final = 1 << 16  # address pairs whose worker is not computed again
+_OURS: Final = -1
+_REMEMBERED: Final = 1 << 17  # addresses, and pairs of them, whose worker is not computed again
 _TELL: Final = 1 << 20  # octets between two words of progress
 # What bounds memory: each worker has its share.  (0 stays 0: of connections no limit, of fragments none at all.)
 _SHARED: Final = (
@@ -146,23 +147,35 @@ def replay(
 class Deal:
     """Which worker has a packet: the table above."""
 
-    __slots__ = ("_nat", "_ours", "_workers")
+    __slots__ = ("_ends", "_nat", "_ours", "_workers")
 
     def __init__(self, workers: int, inside: Sequence[str], nat: Sequence[NatRule] | None) -> None:
         self._workers = workers
         self._nat = nat is not None
         self._ours = Networks([*inside, *_translated(nat or ())])
+        self._ends: dict[bytes, int] = {}  # address -> its worker, _OURS; the last so many
 
     def addresses(self, pair: bytes) -> int:
         """By source and destination address side by side, 8 or 32 octets."""
         half = len(pair) // 2
-        source, destination = pair[:half], pair[half:]
-        from_us, to_us = source in self._ours, destination in self._ours
-        if from_us != to_us:
-            return crc32(destination if from_us else source) % self._workers
-        if from_us and self._nat:
+        source, destination = self._end(pair[:half]), self._end(pair[half:])
+        if destination < 0 <= source:
+            return source
+        if source < 0 <= destination:
+            return destination
+        if source < 0 and self._nat:
             return 0
-        return crc32(pair if source < destination else destination + source) % self._workers
+        return crc32(min(pair, pair[half:] + pair[:half])) % self._workers
+
+    def _end(self, address: bytes) -> int:
+        """The worker of a remote address, or _OURS."""
+        known = self._ends.get(address)
+        if known is None:
+            if len(self._ends) >= _REMEMBERED:
+                self._ends.clear()
+            known = _OURS if address in self._ours else crc32(address) % self._workers
+            self._ends[address] = known
+        return known
 
     def frame(self, data: bytes, wire_length: int) -> tuple[int, bool]:
         """(worker, is it IP?) of an Ethernet frame of any kind."""
@@ -582,12 +595,12 @@ def _walk(
                     need = _RECORD + captured
                     break
                 frames += 1
-                is_ip = kind == ip4 or kind == ip6
-                if is_ip and version == 0x45 and captured >= _LEAST4 and (
+                is_ip = True
+                if version == 0x45 and kind == ip4 and captured >= _LEAST4 and (
                     proto != ICMP or buffer[position + _TYPE4] not in icmp.ERRORS
                 ):  # fmt: skip
                     own = remembered(pair)
-                elif is_ip and version >> 4 == 6 and captured >= _LEAST6 and (
+                elif version >> 4 == 6 and kind == ip6 and captured >= _LEAST6 and (
                     (following := buffer[position + 36]) not in _UNUSUAL6
                     and (following != ICMPV6 or buffer[position + _TYPE6] not in _ERRORS6)
                 ):  # fmt: skip

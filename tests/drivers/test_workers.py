@@ -616,7 +616,7 @@ def begun(tmp_path: Path) -> tuple[subprocess.Popen[str], list[int]]:
         for _ in range(500):
             file.write(octets[24:])
     words = [sys.executable, "-m", "conntrack", "replay", str(path), "--workers", "2", "-w", str(tmp_path / "out")]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
                                start_new_session=True)  # fmt: skip
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
