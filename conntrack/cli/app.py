@@ -91,7 +91,7 @@ def replay(
             metavar="N",
             min=1,
             max=MOST_WORKERS,
-            help="Processes that share the work, packets dealt by remote address; docs/workers.md says what differs. "
+            help="Processes that share the work, each the packets of its remote addresses (docs/workers.md). "
             "For a file of classic pcap, Ethernet, --view gateway, without --events and --packets.",
         ),
     ] = 1,

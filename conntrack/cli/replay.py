@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ class Order:
 
 
 def run_replay(order: Order, usage_error: Callable[[str], Exception]) -> int:
-    """Do it; the exit status.  `usage_error` makes the exception for what the engine, or several workers, refuse."""
+    """Do it; the exit status.  `usage_error` makes the exception for what the engine or several workers refuse."""
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         if order.workers > 1:

@@ -18,17 +18,18 @@ free ports by itself, and no ports are parted between workers.
 The addresses are those of the packet; of an ICMP error those of the packet it quotes, for its connection's worker
 must have it.  A fragment has addresses, and that is all it needs.  What is not IP passes through worker 0.
 
-Every worker walks through all records of the file, for a record's length and its packet's worker are cheap, and gives
-its own to `Engine.known` as `PcapReader.relay` does.  The output is as long as the input and mapped into all workers;
-each writes its own records at the places where they stood.  What is not as long as it was (dropped, held and
-reassembled fragments, a helper's text) is an edit: place, octets to take out, octets to put in.  When all are done the
-edits of all are made, in order of place.  Time is everybody's: a worker knows the latest of all packets so far.
+Every worker walks through all records of the file, for a record's length and its packet's worker are cheap, and
+gives its own to `Engine.known` as `PcapReader.relay` does.  The output is as long as the input and mapped into all
+workers; each writes its own records at the places where they stood.  What is not as long as it was (dropped, held
+and reassembled fragments, a helper's text) is an edit: place, octets to take out, octets to put in.  When all are
+done the edits of all are made, in order of place.  Time is everybody's: a worker knows the latest of all packets.
 
 How the result differs from that of one engine: docs/workers.md.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import heapq
 import io
@@ -49,7 +50,6 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from struct import Struct
 from typing import IO, Final
-from zlib import crc32
 
 from ..conn import Conn
 from ..engine import Engine
@@ -111,11 +111,12 @@ def replay(
     listing   written to: the table at the end as `conntrack -L` prints it, worker by worker
     progress  hears how many octets more of the capture all workers have passed
 
-    The same arguments give the same octets.  Processes start as `multiprocessing` is set to start them; where that is
-    "spawn" the caller's main module must be importable.
+    The same arguments give the same octets.  Processes start as `multiprocessing` is set to start them; where that
+    is "spawn" the caller's main module must be importable.
 
     Raises ValueError for a wrong argument, a capture or output of another kind, and a rule that does not say which
-    addresses it translates; CaptureError for what is no capture; OSError, and as ChildProcessError where a worker died.
+    addresses it translates; CaptureError for what is no capture; OSError, as ChildProcessError if a worker died;
+    RuntimeError for what should not happen in a worker.
     """
     job = _job(capture, output, workers, inside, nat, sysctl, seed, helpers, flows is not None, listing is not None)
     with tempfile.TemporaryDirectory(prefix="conntrack-") as folder:
@@ -165,7 +166,7 @@ class Deal:
             return destination
         if source < 0 and self._nat:
             return 0
-        return crc32(min(pair, pair[half:] + pair[:half])) % self._workers
+        return self._drawn(min(pair, pair[half:] + pair[:half]))
 
     def _end(self, address: bytes) -> int:
         """The worker of a remote address, or _OURS."""
@@ -173,9 +174,13 @@ class Deal:
         if known is None:
             if len(self._ends) >= _REMEMBERED:
                 self._ends.clear()
-            known = _OURS if address in self._ours else crc32(address) % self._workers
+            known = _OURS if address in self._ours else self._drawn(address)
             self._ends[address] = known
         return known
+
+    def _drawn(self, octets: bytes) -> int:
+        """A worker, the same for the same octets always and everywhere."""
+        return int.from_bytes(blake2b(octets, digest_size=8).digest(), "big") % self._workers
 
     def frame(self, data: bytes, wire_length: int) -> tuple[int, bool]:
         """(worker, is it IP?) of an Ethernet frame of any kind."""
@@ -271,7 +276,7 @@ def _job(
 
 def _check_capture(name: str) -> None:
     """Every worker opens it, and knows where each record is; ValueError if that cannot be."""
-    if name == "-" or not stat.S_ISREG(os.stat(name).st_mode):
+    if name == "-" or not (os.path.isdir(name) or stat.S_ISREG(os.stat(name).st_mode)):
         raise ValueError(f"workers: {name}: a stream is read once; give a file, or leave workers out")
     with open_capture(name) as reader, open(name, "rb") as file:
         if file.read(4) not in MAGICS:
@@ -314,7 +319,7 @@ def _targets(rule: NatRule) -> Iterator[str]:
         case Snat() | Dnat():
             first, _, last = rule.to.partition("-")
             ends = ip_address(first.strip()), ip_address((last or first).strip())
-            yield from map(str, summarize_address_range(*ends))  # type: ignore[type-var]
+            yield from map(str, summarize_address_range(*ends))
         case Masquerade():
             yield from [rule.to] if isinstance(rule.to, str) else rule.to
         case Redirect():
@@ -336,9 +341,18 @@ def _prepare(job: _Job) -> None:
     with open(job.capture, "rb") as source, open(job.output, "r+b") as target:
         target.write(source.read(_HEADER))
         target.flush()
-        if hasattr(os, "posix_fallocate"):  # a full disk is met here, not by a worker in its mapping
-            os.posix_fallocate(target.fileno(), 0, job.size)
-        target.truncate(job.size)
+        _reserve(target, job.size)
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Make a file that long; a full disk is met here, as an error, and not in a mapping, as a signal."""
+    file.truncate(size)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not every file system can
+                raise
 
 
 def _run(job: _Job, progress: Callable[[int], object] | None) -> list[_Share]:
@@ -363,7 +377,7 @@ def _run(job: _Job, progress: Callable[[int], object] | None) -> list[_Share]:
                 number = open_pipes[pipe]
                 try:
                     word = pipe.recv()
-                except EOFError:
+                except (EOFError, OSError):
                     process = processes[number]
                     process.join()
                     raise ChildProcessError(
@@ -408,9 +422,10 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def _ending(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit status {code}"
+    if code is None or code >= 0:
+        return f"exit status {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"signal {names.get(-code, -code)}"
 
 
 def _edit(job: _Job, end: int) -> None:
@@ -425,7 +440,7 @@ def _edit(job: _Job, end: int) -> None:
         room = max(room, growth)
     with open(job.output, "r+b") as file:
         if first >= 0:
-            file.truncate(end + room)
+            _reserve(file, end + room)
             with mmap.mmap(file.fileno(), end + room) as octets_of:
                 if room:
                     octets_of.move(first + room, first, end - first)
@@ -558,8 +573,8 @@ def _walk(
     edits: IO[bytes],
     pipe: Connection,
 ) -> tuple[int, _Passed]:
-    """Through all records of the capture, and this worker's packets through the engine: (how many took the fast path,
-    what was passed)."""
+    """Through all records of the capture, and this worker's packets through the engine: (how many took the fast
+    path, what was passed)."""
     deal = Deal(job.workers, job.inside, job.nat)
     unpack = Struct(reader.order + _LOOK).unpack_from
     ip4, ip6 = (0x0008, 0xDD86) if reader.order == "<" else (link.ETHERTYPE_IPV4, link.ETHERTYPE_IPV6)

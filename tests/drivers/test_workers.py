@@ -1,7 +1,7 @@
 """Several workers do what one engine does, but for what docs/workers.md says, and each of that is shown here.
 
-The expectation is always what one process makes of the same capture.  Identifications of new IPv6 fragments are drawn,
-and so are connections' ids: both are left out where it is not they that are asked for.
+The expectation is always what one process makes of the same capture.  Identifications of new IPv6 fragments are
+drawn, and so are connections' ids: both are left out where it is not they that are asked for.
 """
 
 from __future__ import annotations
@@ -141,10 +141,10 @@ def same(one: Seen, other: Seen) -> None:
     assert sorted(one.listing) == sorted(other.listing)
 
 
-def compare(path: Path, nat: Sequence[NatRule] | None = None, numbers: Sequence[int] = (1, 2, 3), **how: Any) -> Seen:
+def compare(path: Path, nat: Sequence[NatRule] | None = None, **how: Any) -> Seen:
     """One process beside one, two and three workers."""
     one = alone(path, nat, **{key: value for key, value in how.items() if key != "inside"})
-    for number in numbers:
+    for number in (1, 2, 3):
         other = shared(path, nat, number, **how)
         same(one, other)
         if number == 1:
@@ -156,7 +156,7 @@ Timed = bytes | tuple[float, bytes]
 
 
 def capture(folder: Path, packets: Iterable[Timed], *, order: str = "<", units: int = 10**6) -> Path:
-    """A capture of IP packets in Ethernet, 1 ms apart or (seconds, packet); octets that are no IP are whole frames."""
+    """A capture of IP packets in Ethernet, 1 ms apart or (seconds, packet); what is no IP is a whole frame."""
     magic = 0xA1B2C3D4 if units == 10**6 else 0xA1B23C4D
     out = pack(order + "IHHiIII", magic, 2, 4, 0, 0, 1 << 16, 1)
     for number, item in enumerate(packets):
@@ -248,8 +248,9 @@ def test_frames_of_every_kind_go_where_they_belong(tmp_path: Path) -> None:
     frames = [
         query, six, tag + query, answer, tag + answer,
         bytes(12) + b"\x08\x06" + bytes(28),  # ARP
-        bytes(12) + b"\x08\x00", bytes(12) + b"\x08\x00\x45", bytes(12) + b"\x08\x00" + six,  # not what its type says
-        bytes(12) + b"\x86\xdd" + query, bytes(3), bytes(14), bytes(12) + b"\x08\x00" + query[:30],
+        bytes(12) + b"\x08\x00" + six, bytes(12) + b"\x86\xdd" + query,  # not what their types say
+        bytes(12) + b"\x08\x00", bytes(12) + b"\x08\x00\x45", bytes(3), bytes(14),
+        bytes(12) + b"\x08\x00" + query[:30],
         ipv4(A, remote, UDP, sealed(A, remote, UDP, udp(7, 7)), options=bytes(4)),
         ip(A, remote, ICMP, icmp(8, 0, 5, 1)), ip(remote, PUBLIC, ICMP, icmp(0, 0, 5, 1)),
         ip(A, remote, TCP, tcp(1, 2, "S")), ip(remote, PUBLIC, TCP, tcp(2, 1, "SA", ack=1)),
@@ -281,7 +282,6 @@ def test_errors_go_to_the_connection_they_quote_wherever_they_come_from(tmp_path
 def test_fragments_meet_in_one_worker_in_any_order(backwards: bool, tmp_path: Path) -> None:
     packets = []
     for number, remote in enumerate(remotes(0, 6) + remotes(1, 6)):
-        l4 = sealed(PUBLIC, remote, UDP, udp(1000, 53, bytes(40))) if number % 2 else b""
         l4 = sealed(A, remote, UDP, udp(1000, 53, bytes(40)))
         parts = [l4[:16], l4[16:32], l4[32:]]
         words = [0x2000, 0x2002, 0x0004]
@@ -450,8 +450,8 @@ def test_drawn_ports_and_ids_differ_and_nothing_beside_them(tmp_path: Path) -> N
 
 
 def test_new_ipv6_fragments_are_numbered_by_their_worker(tmp_path: Path) -> None:
-    l4 = sealed("fd00::2", "2600::1", UDP, udp(1000, 53, bytes(40)))
-    remote = next(f"2600::{n}" for n in range(1, 99) if Deal(2, INSIDE, NAT).addresses(joined("fd00::2", f"2600::{n}")))
+    deal = Deal(2, INSIDE, NAT)
+    remote = next(f"2600::{n}" for n in range(1, 99) if deal.addresses(joined("fd00::2", f"2600::{n}")))
     l4 = sealed("fd00::2", remote, UDP, udp(1000, 53, bytes(40)))
     pieces = [
         ipv6("fd00::2", remote, 44, l4[:24], extra=bytes((17, 0, 0, 1, 0, 0, 0, 9))),
