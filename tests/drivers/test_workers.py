@@ -10,10 +10,10 @@ import io
 import json
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -360,6 +360,21 @@ def test_two_runs_are_equal_and_another_seed_draws_others(tmp_path: Path) -> Non
     assert first.octets != other.octets
 
 
+def test_processes_that_are_spawned_do_the_same_as_those_that_are_forked(tmp_path: Path) -> None:
+    path = capture(tmp_path, [ip(host, remote, UDP, udp(9, 9)) for remote in remotes(1, 5) for host in (A, B)])
+    code = f"""
+import multiprocessing
+from conntrack import Masquerade
+from conntrack.drivers import workers
+multiprocessing.set_start_method("spawn")
+nat = {NAT!r}
+workers.replay({str(path)!r}, {str(tmp_path / "spawned")!r}, workers=2, inside={INSIDE!r}, nat=nat, seed=1)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "5"}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    assert (tmp_path / "spawned").read_bytes() == shared(path, NAT).octets
+
+
 def test_without_an_output_the_counts_are_the_same(tmp_path: Path) -> None:
     path = capture(tmp_path, [ip(A, remote, UDP, udp(9, 9)) for remote in remotes(0, 5) + remotes(1, 5)])
     one, told = alone(path, NAT), []
@@ -634,14 +649,13 @@ def begun(tmp_path: Path) -> tuple[subprocess.Popen[str], list[int]]:
 
 def gone(pid: int) -> bool:
     """Soon, if not yet."""
-    for _ in range(500):
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except FileNotFoundError:
-            return True
-        time.sleep(0.01)
-    return False
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    ended = bool(select.select([process], [], [], 30)[0])
+    os.close(process)
+    return ended
 
 
 def test_a_killed_worker_ends_the_command_with_one_line(tmp_path: Path) -> None:
