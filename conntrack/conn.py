@@ -127,7 +127,7 @@ class Extra:
         return other
 
 
-_NO_EXTRA: Final = Extra()
+NO_EXTRA: Final = Extra()
 NOWHERE: Final = (1 << 64) - 1
 
 
@@ -152,7 +152,7 @@ class Conn:
         self.status: int = 0
         self.record: bytes = RECORD.pack(0, -1, 0, -1, 0, serial, NOWHERE, 0, 0, 0)
         self.pending: int = -1
-        self.extra: Extra = _NO_EXTRA
+        self.extra: Extra = NO_EXTRA
 
     # --- what the record holds -------------------------------------------------------------------------
 
@@ -255,7 +255,7 @@ class Conn:
 
     def own_extra(self) -> Extra:
         """The connection's own `Extra`, to be written to."""
-        if self.extra is _NO_EXTRA:
+        if self.extra is NO_EXTRA:
             self.extra = Extra()
         return self.extra
 
@@ -356,7 +356,7 @@ class Conn:
             self.status,
             self.record,
             self.pending,
-            self.extra if self.extra is _NO_EXTRA else self.extra.copy(),
+            self.extra if self.extra is NO_EXTRA else self.extra.copy(),
         )
 
     def restore(self, saved: tuple[Any, ...]) -> None:
