@@ -87,6 +87,7 @@ from .verdict import (
     UNTRACKED,
 )
 from .wire.checksum import PARTIAL, UNKNOWN
+from .wire.fields import part
 from .wire.packet import Packet, parse, quoted
 from .wire.reassembly import Limits, Lost, Reassembler
 from .wire.refragment import NO_MTU, refragment
@@ -95,16 +96,18 @@ _CLASH_TIMEOUT: Final = SECOND  # how long the loser of a clash may be answered
 _NAT_SETTLED: Final = NAT_DONE_MASK | NAT_MASK
 _HELPED: Final = ASSISTED | SEQ_ADJUST
 _RELATED: Final = (RELATED, RELATED_REPLY)
-_LATEST: Final = (1 << 63) - 1  # ns: the year 2262.  Captures may claim later ones; a record holds 64 bits
+# ns: the year 2116.  Captures may claim later times; 64 bits with a sign hold this one and any timeout behind it.
+_LATEST: Final = (1 << 62) - 1
 _QUIRKS: Final = frozenset(("udplite",))
 
 
 def nanoseconds(now: int | float) -> int:
-    """`now` as int nanoseconds: an int is taken as nanoseconds, a float as seconds.
+    """`now` as int nanoseconds, `_LATEST` at most: an int is taken as nanoseconds, a float as seconds.
 
     (`int | float` and not `float`: compiled, a float parameter would turn the int into seconds.)
     """
-    return now if isinstance(now, int) else round(now * 1e9)
+    time = now if isinstance(now, int) else round(now * 1e9)
+    return time if time < _LATEST else _LATEST
 
 
 class Engine:
@@ -193,14 +196,12 @@ class Engine:
         iface, out_iface  interface names for rules that ask for them
         wire_length  octets on the wire, where a snap length cut the packet
         """
-        time = now if isinstance(now, int) else nanoseconds(now)
+        time = nanoseconds(now)
         fast = self._fast
         known = fast.known(packet, 0, len(packet), time, None, out_iface)
         if known is not None:
-            out = fast.out
-            whole = bytes(packet if out is None else out)
-            if len(whole) != fast.length:
-                whole = whole[: fast.length]  # link padding
+            out, length = fast.out, fast.length  # without link padding
+            whole = packet[:length] if out is None else bytes(part(out, 0, length))
             return Outcome(
                 None, (whole,), verdict.ACCEPT, known, fast.ctinfo, time, iface, NO_TRACES, packet, out is not None
             )
@@ -225,9 +226,9 @@ class Engine:
         return Outcome(parsed, self.cut(parsed), verdict.ACCEPT, conn, ctinfo, self._table.now, iface)
 
     @property
-    def known(self) -> Callable[[bytes, int, int, int, bytearray], Conn | None]:
-        """The fast path by itself, for drivers: `known(octets, at, stop, now, out)`, see `fast.FastPath.known`."""
-        return self._fast.known
+    def fast_path(self) -> FastPath:
+        """The fast path by itself, for drivers; see `fast.FastPath.known`."""
+        return self._fast
 
     # --- the steps -------------------------------------------------------------------------------------
 
@@ -239,8 +240,6 @@ class Engine:
             # captures do run backwards; nothing inside does
             self.stats.time_backwards += 1
             time = table.now
-        elif time > _LATEST:
-            time = _LATEST
         if time >= self._due:
             self._fire(time)
         table.now = time

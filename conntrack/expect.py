@@ -55,7 +55,7 @@ FULL: Final = 3
 EVENT_NEW: Final = 1 << 0
 EVENT_DESTROY: Final = 1 << 1
 
-NEVER: Final = 1 << 100  # later than every time
+NEVER: Final = 1 << 62  # later than every time
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ _CLAMP: Final = 75000  # 300 s: longer remaining times count as this
 _SWEEP: Final = 1  # a sweep counts as one jiffy at least, and a model's sweep takes no time
 _INITIAL_WEIGHT: Final = 100  # GC_SCAN_INITIAL_COUNT
 _MAX_KILLS: Final = 257  # evictions of one sweep's early-drop mode
-_NEVER: Final = 1 << 100  # later than every time
+_NEVER: Final = 1 << 62  # later than every time
 EVICTED_BY_GC: Final = "early_drop_gc"
 
 

@@ -29,8 +29,8 @@ Sources: those of `trackers/tcp.py`, `trackers/udp.py`, `trackers/icmp.py` and `
 
 from __future__ import annotations
 
-from struct import Struct, error
-from typing import Final
+from struct import error
+from typing import TYPE_CHECKING, Final
 
 from .conn import NO_EXTRA, Conn
 from .fresh import FreshPath
@@ -83,26 +83,36 @@ from .verdict import (
     TCP,
     UDP,
 )
+from .wire.fields import (
+    OCTETS,
+    Octets,
+    changeable,
+    ends4,
+    ends6,
+    icmp_record,
+    pack_icmp,
+    pack_tcp,
+    pack_udp,
+    put16,
+    put_echo4,
+    put_echo6,
+    put_head4,
+    put_head6,
+    segment4,
+    segment6,
+    tcp_record,
+    udp_record,
+    words,
+)
 from .wire.tcp import highest_sack
 
-# From the first octet of the IP header on: length, fragment word, protocol, header sum, key, then of the TCP
-# header sequence, acknowledgement, offset, flags, window, sum.  (UDP's length and sum lie where the sequence is.)
-_IPV4: Final = Struct("!xxHxxHxBH12sIIBBHH")
-_IPV6: Final = Struct("!xxxxHBx36sIIBBHH")
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # numbers that are no objects, where compiled; nothing otherwise
+
+_READ: Final = 18  # octets of a transport header that are read at once; shorter datagrams take the stages
 _OVERSIZE: Final = 1 << 16
 # Octets of the TCP header, by the octet that says so; more than any packet has, if it is less than a header.
 _HEADER: Final = tuple([(offset >> 4) << 2 if offset >= 0x50 else _OVERSIZE for offset in range(256)])
-# The record of conn.py: clock, place (passed on as it is), changes; then what the tracker remembers.
-_TCP_RECORD: Final = Struct("<QqQqQ24sHHIIIIBBIIIIBBIIIHBBBBB")
-_UDP_RECORD: Final = Struct("<QqQqQ24sHHQ")
-_ICMP_RECORD: Final = Struct("<QqQqQ24sHH")
-_KEY4: Final = Struct("!4s4s2s2s")
-_KEY6: Final = Struct("!16s16s2s2s")
-_HEAD4: Final = Struct("!H4s4s2s2s")  # header sum, addresses, ports
-_HEAD4_ICMP: Final = Struct("!H4s4s")
-_U16: Final = Struct("!H")
-_number: Final = int.from_bytes
-
 _ONLY_TIMESTAMP: Final = b"\x01\x01\x08\x0a"
 _ECHO: Final = (0, 8, 128, 129)
 _PLAIN: Final = tuple([class_if_plain(flags) for flags in range(256)])
@@ -116,7 +126,6 @@ _STEADY: Final = frozenset(
 )
 _WIDE: Final = 0xC0000000  # a window with one of these bits is larger than any that can be offered
 _ROOM: Final = 0x7FFE0000  # a difference below this, and below it with a segment's length added, is no negative one
-_OCTETS: Final = (1 << 64) - 1
 
 
 class FastPath:
@@ -164,7 +173,7 @@ class FastPath:
         self.until: int = 0
         self.ctinfo: int = 0
         self.length: int = 0
-        self.out: bytearray | None = None
+        self.out: Octets | None = None
 
     def set(self, settings: Settings) -> None:
         """Take over what the sysctls say."""
@@ -177,10 +186,10 @@ class FastPath:
     def known(
         self,
         data: bytes,
-        at: int,
-        stop: int,
-        now: int,
-        out: bytearray | None = None,
+        at: i64,
+        stop: i64,
+        now: i64,
+        out: Octets | None = None,
         out_iface: str | None = None,
     ) -> Conn | None:
         """The connection of the IP packet in data[at:stop], done; None: nothing was done, the stages decide.
@@ -197,16 +206,14 @@ class FastPath:
             first = data[at]
             if first == 0x45:
                 four = True
-                length, word, proto, head_sum, key, seq, ack, offset, flags, window, sum_ = _IPV4.unpack_from(
-                    data, at
-                )
+                length, word, proto, head_sum, key, seq, ack, offset, flags, window, sum_ = segment4(data, at)
                 if word & 0x3FFF or at + length > stop:
                     return None
                 l4 = at + 20
                 size = length - 20
             elif first >> 4 == 6:
                 four = False
-                size, proto, key, seq, ack, offset, flags, window, sum_ = _IPV6.unpack_from(data, at)
+                size, proto, key, seq, ack, offset, flags, window, sum_ = segment6(data, at)
                 l4 = at + 40
                 length = size + 40
                 if l4 + size > stop:
@@ -223,12 +230,12 @@ class FastPath:
             conn = self._tcp.get(key)
         elif proto == UDP:
             sum_, covered = seq & 0xFFFF, seq >> 16
-            if covered < 8 or covered > size:
+            if covered < 8 or covered > size or l4 + _READ > stop:
                 return None
             conn = self._udp.get(key)
         elif proto == (ICMP if four else ICMPV6):
             # the wire has type, code, sum, identifier; the key identifier, type, code
-            if size < 8 or data[l4] not in _ECHO or (data[l4] < 128) != four:
+            if size < 8 or l4 + _READ > stop or data[l4] not in _ECHO or (data[l4] < 128) != four:
                 return None
             sum_ = data[l4 + 2] << 8 | data[l4 + 3]
             key = key[: 8 if four else 32] + data[l4 + 4 : l4 + 6] + data[l4 : l4 + 2]
@@ -259,7 +266,7 @@ class FastPath:
                         s_end, s_maxend, s_maxwin, s_maxack, s_scale, s_flags,
                         last_seq, last_ack, last_end, last_win,
                         last_index, last_dir, last_scale, last_flags, retrans,
-                    ) = _TCP_RECORD.unpack(conn.record)  # fmt: skip
+                    ) = tcp_record(conn.record)  # fmt: skip
                 else:
                     (
                         deadline, packets, sent, answers, received, place, ip_change, l4_change,
@@ -267,7 +274,7 @@ class FastPath:
                         r_end, r_maxend, r_maxwin, r_maxack, r_scale, r_flags,
                         last_seq, last_ack, last_end, last_win,
                         last_index, last_dir, last_scale, last_flags, retrans,
-                    ) = _TCP_RECORD.unpack(conn.record)  # fmt: skip
+                    ) = tcp_record(conn.record)  # fmt: skip
                 end = (seq + size - header) & MASK
                 if (
                     old == ES
@@ -303,7 +310,7 @@ class FastPath:
                     retrans = 0
                     timeout = self._open_unacked if (s_flags | r_flags) & UNACKED else self._open
                     last_seq, last_ack, last_end, last_win = seq, ack, end, window
-                    direction = reply
+                    direction: int = reply
                 else:
                     direction = 1 if reply else 0
                     new = GRID[direction][kind][old]
@@ -389,7 +396,7 @@ class FastPath:
                 timeouts = conn.extra.timeouts or self._timeouts[proto]
                 if proto == UDP:
                     deadline, packets, sent, answers, received, place, ip_change, l4_change, stream_from = (
-                        _UDP_RECORD.unpack(conn.record)
+                        udp_record(conn.record)
                     )
                     if status & SEEN_REPLY and now > stream_from:
                         timeout = timeouts[1]
@@ -397,7 +404,7 @@ class FastPath:
                     else:
                         timeout = timeouts[0]
                 else:
-                    deadline, packets, sent, answers, received, place, ip_change, l4_change = _ICMP_RECORD.unpack(
+                    deadline, packets, sent, answers, received, place, ip_change, l4_change = icmp_record(
                         conn.record
                     )
                     timeout = timeouts[0]
@@ -419,41 +426,37 @@ class FastPath:
                 if chosen is not None and chosen != out_iface:
                     return None
             if not self._checksum:
+                # left to the card?  Then it stays so, and the stages know how.
                 if status & NAT_MASK and proto != ICMP:
-                    # left to the card?  Then it stays so, and the stages know how.
-                    covered = l4 - (8 if four else 32)
-                    if (sum_ - _number(data[covered:l4], "big") - proto - size) % 0xFFFF == 0:
+                    pseudo = words(data, l4 - (8 if four else 32), l4) + proto + size
+                    if (sum_ - pseudo) % 0xFFFF == 0:
                         return None
-            elif proto == TCP or proto == ICMPV6 or (proto == UDP and sum_):
-                # addresses and segment lie side by side; both sums are one division
-                total = _number(data[l4 - 8 if four else l4 - 32 : l4 + size], "big") % 0xFFFF
-                if size & 1:
-                    total <<= 8
-                if (total + proto + size) % 0xFFFF:
-                    return None
             elif proto == ICMP:
-                total = _number(data[l4 : l4 + size], "big") % 0xFFFF
-                if total and (not size & 1 or (total << 8) % 0xFFFF):
+                if words(data, l4, l4 + size):
+                    return None
+            elif sum_ or proto != UDP:
+                # addresses and segment lie side by side
+                if (words(data, l4 - 8 if four else l4 - 32, l4 + size) + proto + size) % 0xFFFF:
                     return None
 
             # 4. Nothing is.  Write.
             if packets >= 0:
                 if reply:
                     answers += 1
-                    received = (received + length) & _OCTETS
+                    received = (received + length) & OCTETS
                 else:
                     packets += 1
-                    sent = (sent + length) & _OCTETS
+                    sent = (sent + length) & OCTETS
             if proto == TCP:
                 if reply:
-                    conn.record = _TCP_RECORD.pack(
+                    conn.record = pack_tcp(
                         until, packets, sent, answers, received, place, ip_change, l4_change,
                         r_end, r_maxend, r_maxwin, r_maxack, r_scale, r_flags,
                         s_end, s_maxend, s_maxwin, s_maxack, s_scale, s_flags,
                         last_seq, last_ack, last_end, last_win, kind, direction, last_scale, last_flags, retrans,
                     )  # fmt: skip
                 else:
-                    conn.record = _TCP_RECORD.pack(
+                    conn.record = pack_tcp(
                         until, packets, sent, answers, received, place, ip_change, l4_change,
                         s_end, s_maxend, s_maxwin, s_maxack, s_scale, s_flags,
                         r_end, r_maxend, r_maxwin, r_maxack, r_scale, r_flags,
@@ -462,13 +465,11 @@ class FastPath:
                 if new != old:
                     conn.state = new
             elif proto == UDP:
-                conn.record = _UDP_RECORD.pack(
+                conn.record = pack_udp(
                     until, packets, sent, answers, received, place, ip_change, l4_change, stream_from
                 )
             else:
-                conn.record = _ICMP_RECORD.pack(
-                    until, packets, sent, answers, received, place, ip_change, l4_change
-                )
+                conn.record = pack_icmp(until, packets, sent, answers, received, place, ip_change, l4_change)
             if told:
                 conn.status = table.shared_status(after)
             ctinfo = ESTABLISHED_REPLY if reply else ESTABLISHED if status & SEEN_REPLY else NEW
@@ -483,7 +484,7 @@ class FastPath:
             return conn
         self._taken[proto << 4 | ctinfo << 1 | 1] += 1
         if out is None:
-            out = bytearray(data)
+            out = changeable(data)
         self.out = out
         if reply:
             ip_change, l4_change = -ip_change, -l4_change
@@ -492,24 +493,24 @@ class FastPath:
             other = conn.reply
         # A sum after its data changed by d is (sum - d) % 0xFFFF (`wire.checksum.update`).
         if four:
-            dst, src, dst_u, src_u = _KEY4.unpack_from(other)
+            dst, src, dst_u, src_u = ends4(other)
             head_sum = (head_sum - ip_change) % 0xFFFF
             if proto == ICMP:
-                _HEAD4_ICMP.pack_into(out, at + 10, head_sum, src, dst)
+                put_echo4(out, at + 10, head_sum, src, dst)
             else:
-                _HEAD4.pack_into(out, at + 10, head_sum, src, dst, src_u, dst_u)
+                put_head4(out, at + 10, head_sum, src, dst, src_u, dst_u)
         else:
-            dst, src, dst_u, src_u = _KEY6.unpack_from(other)
+            dst6, src6, dst_u, src_u = ends6(other)
             if proto == ICMPV6:
-                out[at + 8 : at + 40] = src + dst
+                put_echo6(out, at + 8, src6, dst6)
             else:
-                _KEY6.pack_into(out, at + 8, src, dst, src_u, dst_u)
+                put_head6(out, at + 8, src6, dst6, src_u, dst_u)
         if proto == TCP:
-            _U16.pack_into(out, l4 + 16, (sum_ - l4_change) % 0xFFFF)
+            put16(out, l4 + 16, (sum_ - l4_change) % 0xFFFF)
         elif proto == UDP:
             if sum_:
-                _U16.pack_into(out, l4 + 6, (sum_ - l4_change) % 0xFFFF or 0xFFFF)
+                put16(out, l4 + 6, (sum_ - l4_change) % 0xFFFF or 0xFFFF)
         else:
-            _U16.pack_into(out, l4 + 2, (sum_ - l4_change) % 0xFFFF)
-            out[l4 + 4 : l4 + 6] = dst_u  # the identifier is src.u of both directions
+            put16(out, l4 + 2, (sum_ - l4_change) % 0xFFFF)
+            put16(out, l4 + 4, dst_u)  # the identifier is src.u of both directions
         return conn

@@ -94,7 +94,7 @@ class Replay:
                 see(step)
 
         write = writer.write_records if isinstance(writer, PcapWriter) else None
-        self.taken = reader.relay(self._engine.known, stage, write, progress)
+        self.taken = reader.relay(self._engine.fast_path, stage, write, progress)
         self.frames = reader.frames_read
         if writer is not None:
             self.written += self.taken
