@@ -1,9 +1,9 @@
 """Numbers out of octets and back, for the fast path: the one module that exists twice.
 
 Interpreted, one `Struct` call for many fields is the cheapest there is; compiled, such a call costs more than all
-that is done with its result.  So each function here has a second form in `fields_native`, for the compiler alone:
-setup.py tells mypyc that COMPILED is true, and nothing else knows of it.  tests/test_fields.py holds both forms
-equal on the same octets.
+that is done with its result.  So each function here has a second form in `fields_native`, for the compiler alone.
+setup.py tells mypyc that COMPILED is true; at import it is so if the neighbours were compiled.  Nothing else knows
+of it.  tests/wire/test_fields.py holds both forms equal on the same octets.
 
     segment4, segment6   (octets, at) -> fields of the IP header, then of TCP's: UDP's length and sum lie where TCP
                          has the sequence, ICMP's where it has the ports
@@ -20,7 +20,9 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-COMPILED: Final = False
+from . import checksum
+
+COMPILED: Final = str(checksum.__file__).endswith((".so", ".pyd"))
 
 if COMPILED:
     from .fields_native import (
