@@ -10,8 +10,10 @@ header travel through untouched.  Dropped packets are not written, nor fragments
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from ..engine import Engine
@@ -68,8 +70,13 @@ class Replay:
         read, piece by piece.
 
         A classic Ethernet capture seen at a gateway goes through in pieces of 128 KiB: no object is made of an
-        ordinary frame, and its record is rewritten where it lies.
+        ordinary frame, and its record is rewritten where it lies.  Until the end the cyclic garbage collector
+        rests.
         """
+        with _no_collector():
+            self._run(see, progress)
+
+    def _run(self, see: Callable[[Step], object] | None, progress: Callable[[int], object] | None) -> None:
         reader, writer = self._reader, self._writer
         express = (
             isinstance(reader, PcapReader)
@@ -148,6 +155,19 @@ class Replay:
         if self._writer is not None:
             self._writer.write(frame, data, wire_length)
             self.written += 1
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the cyclic garbage collector: an engine has no cycles, and it would look at every connection to see
+    that."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def guess_view(path: str, public: Sequence[bytes], limit: int = 0) -> str:
