@@ -31,7 +31,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from . import show
 from .conn import Conn
 from .stats import Stats
 from .sysctl import SECOND
@@ -134,6 +133,8 @@ class Expectation:
 
     def text(self, now: int | None = None) -> str:
         """The line of `conntrack -L expect`."""
+        from . import show  # text is for people: nothing that tracks imports it
+
         return show.expectation_line(self.to_dict(now))
 
 
