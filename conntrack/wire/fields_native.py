@@ -61,6 +61,14 @@ def _put64(out: BytesWriter, at: i64, number: i64) -> None:
     _put32(out, at + 4, number & 0xFFFFFFFF)
 
 
+def _add32(out: BytesWriter, number: i64) -> None:
+    write_i32_le(out, i32(number if number < 0x80000000 else number - 0x100000000))
+
+
+def _add16(out: BytesWriter, number: i64) -> None:
+    write_i16_le(out, i16(number if number < 0x8000 else number - 0x10000))
+
+
 def changeable(data: bytes) -> BytesWriter:
     """A copy that can be changed."""
     out = BytesWriter()
@@ -282,24 +290,24 @@ def pack_tcp(
     write_i64_le(out, answers)
     write_i64_le(out, received)
     out.write(place)
-    write_i16_le(out, i16(ip_change))
-    write_i16_le(out, i16(l4_change))
-    write_i32_le(out, i32(end))
-    write_i32_le(out, i32(maxend))
-    write_i32_le(out, i32(maxwin))
-    write_i32_le(out, i32(maxack))
+    _add16(out, ip_change)
+    _add16(out, l4_change)
+    _add32(out, end)
+    _add32(out, maxend)
+    _add32(out, maxwin)
+    _add32(out, maxack)
     out.append(u8(scale))
     out.append(u8(flags))
-    write_i32_le(out, i32(r_end))
-    write_i32_le(out, i32(r_maxend))
-    write_i32_le(out, i32(r_maxwin))
-    write_i32_le(out, i32(r_maxack))
+    _add32(out, r_end)
+    _add32(out, r_maxend)
+    _add32(out, r_maxwin)
+    _add32(out, r_maxack)
     out.append(u8(r_scale))
     out.append(u8(r_flags))
-    write_i32_le(out, i32(last_seq))
-    write_i32_le(out, i32(last_ack))
-    write_i32_le(out, i32(last_end))
-    write_i16_le(out, i16(last_win))
+    _add32(out, last_seq)
+    _add32(out, last_ack)
+    _add32(out, last_end)
+    _add16(out, last_win)
     out.append(u8(last_index))
     out.append(u8(last_dir))
     out.append(u8(last_scale))
@@ -348,8 +356,8 @@ def pack_udp(
     write_i64_le(out, answers)
     write_i64_le(out, received)
     out.write(place)
-    write_i16_le(out, i16(ip_change))
-    write_i16_le(out, i16(l4_change))
+    _add16(out, ip_change)
+    _add16(out, l4_change)
     write_i64_le(out, stream_from)
     return out.getvalue()
 
@@ -391,6 +399,6 @@ def pack_icmp(
     write_i64_le(out, answers)
     write_i64_le(out, received)
     out.write(place)
-    write_i16_le(out, i16(ip_change))
-    write_i16_le(out, i16(l4_change))
+    _add16(out, ip_change)
+    _add16(out, l4_change)
     return out.getvalue()
