@@ -12,9 +12,9 @@ new fragments).
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 
 class ChoiceSource(Protocol):
@@ -63,11 +63,15 @@ class ChoiceSource(Protocol):
 class Choices:
     """The default: a keyed hash of kind, tuple and the kind's own counter."""
 
-    __slots__ = ("counters", "seed")
+    __slots__ = ("_digest", "counters", "seed")
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self.counters: dict[str, int] = {}
+        # Imported here: `import conntrack` needs no OpenSSL, which takes a tenth of its time.
+        from hashlib import blake2b
+
+        self._digest: Callable[..., Any] = blake2b
 
     def draw(self, kind: str, key: bytes) -> int:
         """The next 64-bit number of `kind` for `key`."""
@@ -77,7 +81,7 @@ class Choices:
 
     def _hash(self, kind: str, key: bytes, count: int) -> int:
         text = f"{self.seed}/{kind}/{count}/".encode() + key
-        return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+        return int.from_bytes(self._digest(text, digest_size=8).digest(), "big")
 
     def port_offset(self, key: bytes, proto: int) -> int:
         """Uniform 0..65535."""

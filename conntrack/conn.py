@@ -127,7 +127,7 @@ class Extra:
         return other
 
 
-_NO_EXTRA: Final = Extra()
+NO_EXTRA: Final = Extra()
 NOWHERE: Final = (1 << 64) - 1
 
 
@@ -139,9 +139,10 @@ class Conn:
     status         bits of `verdict`: SEEN_REPLY, ASSURED, …
     pending        event bits not yet sent; -1: never any
     record         all else, packed (see the module)
+    older          the next in its chain of `nat.choose.Chooser.sources`
     """
 
-    __slots__ = ("extra", "home", "orig", "pending", "proto", "record", "reply", "state", "status")
+    __slots__ = ("extra", "home", "older", "orig", "pending", "proto", "record", "reply", "state", "status")
 
     def __init__(self, home: Home, orig: bytes, reply: bytes, proto: int, serial: int) -> None:
         self.home = home
@@ -152,7 +153,8 @@ class Conn:
         self.status: int = 0
         self.record: bytes = RECORD.pack(0, -1, 0, -1, 0, serial, NOWHERE, 0, 0, 0)
         self.pending: int = -1
-        self.extra: Extra = _NO_EXTRA
+        self.extra: Extra = NO_EXTRA
+        self.older: Conn | None = None
 
     # --- what the record holds -------------------------------------------------------------------------
 
@@ -255,7 +257,7 @@ class Conn:
 
     def own_extra(self) -> Extra:
         """The connection's own `Extra`, to be written to."""
-        if self.extra is _NO_EXTRA:
+        if self.extra is NO_EXTRA:
             self.extra = Extra()
         return self.extra
 
@@ -356,12 +358,22 @@ class Conn:
             self.status,
             self.record,
             self.pending,
-            self.extra if self.extra is _NO_EXTRA else self.extra.copy(),
+            self.older,
+            self.extra if self.extra is NO_EXTRA else self.extra.copy(),
         )
 
     def restore(self, saved: tuple[Any, ...]) -> None:
         """Back to `saved`."""
-        self.orig, self.reply, self.state, self.status, self.record, self.pending, self.extra = saved
+        (
+            self.orig,
+            self.reply,
+            self.state,
+            self.status,
+            self.record,
+            self.pending,
+            self.older,
+            self.extra,
+        ) = saved
 
 
 def packed_memory(memory: bytes | int | None) -> bytes:

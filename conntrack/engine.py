@@ -26,9 +26,9 @@ nf_ct_resolve_clash), nf_nat_core.c (nf_nat_inet_fn) of Linux 6.18.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from . import reasons, show, verdict
+from . import reasons, verdict
 from .choices import Choices, ChoiceSource, completed
 from .conn import Conn, Template
 from .events import EXP_DESTROY, EXP_NEW, EventStream, event_of, expectation_event_of
@@ -37,7 +37,6 @@ from .expect import Expectation, Expectations
 from .expiry import EagerGc, LinuxGc
 from .fast import FastPath
 from .fresh import FreshPath
-from .helpers.hook import HelperHook
 from .nat import rewrite
 from .nat.hook import NatHook
 from .nat.ranges import NatRange
@@ -87,24 +86,30 @@ from .verdict import (
     UNTRACKED,
 )
 from .wire.checksum import PARTIAL, UNKNOWN
+from .wire.fields import part
 from .wire.packet import Packet, parse, quoted
 from .wire.reassembly import Limits, Lost, Reassembler
 from .wire.refragment import NO_MTU, refragment
+
+if TYPE_CHECKING:
+    from .helpers.hook import HelperHook
 
 _CLASH_TIMEOUT: Final = SECOND  # how long the loser of a clash may be answered
 _NAT_SETTLED: Final = NAT_DONE_MASK | NAT_MASK
 _HELPED: Final = ASSISTED | SEQ_ADJUST
 _RELATED: Final = (RELATED, RELATED_REPLY)
-_LATEST: Final = (1 << 63) - 1  # ns: the year 2262.  Captures may claim later ones; a record holds 64 bits
+# ns: the year 2116.  Captures may claim later times; 64 bits with a sign hold this one and any timeout behind it.
+_LATEST: Final = (1 << 62) - 1
 _QUIRKS: Final = frozenset(("udplite",))
 
 
 def nanoseconds(now: int | float) -> int:
-    """`now` as int nanoseconds: an int is taken as nanoseconds, a float as seconds.
+    """`now` as int nanoseconds, `_LATEST` at most: an int is taken as nanoseconds, a float as seconds.
 
     (`int | float` and not `float`: compiled, a float parameter would turn the int into seconds.)
     """
-    return now if isinstance(now, int) else round(now * 1e9)
+    time = now if isinstance(now, int) else round(now * 1e9)
+    return time if time < _LATEST else _LATEST
 
 
 class Engine:
@@ -171,7 +176,9 @@ class Engine:
         self._fresh = FreshPath(self._table, self._nat, self._expectations.by_serial)
         self._fast = FastPath(self._table, self.stats, self._nat.registered, self._fresh)
         self._fast.eager = self._eager
-        self._helpers = HelperHook(helpers, self._expectations, self._nat.chooser, self._choices, self.stats)
+        self._helpers: HelperHook | None = None
+        if helpers:
+            self._helper_hook(helpers)
         self._sysctl_changed("")
 
     # --- the main call ---------------------------------------------------------------------------------
@@ -193,14 +200,12 @@ class Engine:
         iface, out_iface  interface names for rules that ask for them
         wire_length  octets on the wire, where a snap length cut the packet
         """
-        time = now if isinstance(now, int) else nanoseconds(now)
+        time = nanoseconds(now)
         fast = self._fast
         known = fast.known(packet, 0, len(packet), time, None, out_iface)
         if known is not None:
-            out = fast.out
-            whole = bytes(packet if out is None else out)
-            if len(whole) != fast.length:
-                whole = whole[: fast.length]  # link padding
+            out, length = fast.out, fast.length  # without link padding
+            whole = packet[:length] if out is None else bytes(part(out, 0, length))
             return Outcome(
                 None, (whole,), verdict.ACCEPT, known, fast.ctinfo, time, iface, NO_TRACES, packet, out is not None
             )
@@ -225,9 +230,9 @@ class Engine:
         return Outcome(parsed, self.cut(parsed), verdict.ACCEPT, conn, ctinfo, self._table.now, iface)
 
     @property
-    def known(self) -> Callable[[bytes, int, int, int, bytearray], Conn | None]:
-        """The fast path by itself, for drivers: `known(octets, at, stop, now, out)`, see `fast.FastPath.known`."""
-        return self._fast.known
+    def fast_path(self) -> FastPath:
+        """The fast path by itself, for drivers; see `fast.FastPath.known`."""
+        return self._fast
 
     # --- the steps -------------------------------------------------------------------------------------
 
@@ -239,8 +244,6 @@ class Engine:
             # captures do run backwards; nothing inside does
             self.stats.time_backwards += 1
             time = table.now
-        elif time > _LATEST:
-            time = _LATEST
         if time >= self._due:
             self._fire(time)
         table.now = time
@@ -437,7 +440,7 @@ class Engine:
         the loopback device.
         """
         if conn.status & _HELPED:
-            self._helpers.pass_through(conn, ctinfo, packet, loopback)
+            self._helper_hook().pass_through(conn, ctinfo, packet, loopback)
             if packet.verdict == DROP:
                 self.drop(conn)
                 return conn
@@ -503,13 +506,21 @@ class Engine:
             conn.own_extra().zone = zone
         if template is not None:
             self._apply_template(conn, template)
-        if self._expectations.by_serial and self._helpers.expected(conn):
+        if self._expectations.by_serial and self._helper_hook().expected(conn):
             return conn
         if template is not None and template.helper:
-            self._helpers.assign(conn, template.helper)
-        elif self._helpers.ports:
+            self._helper_hook().assign(conn, template.helper)
+        elif self._helpers is not None and self._helpers.ports:
             self._helpers.assign(conn, "")
         return conn
+
+    def _helper_hook(self, ports: Mapping[tuple[str, int], str] | None = None) -> HelperHook:
+        """What helpers do, made when the first connection has one: most engines never import any."""
+        if self._helpers is None:
+            from .helpers.hook import HelperHook
+
+            self._helpers = HelperHook(ports, self._expectations, self._nat.chooser, self._choices, self.stats)
+        return self._helpers
 
     def _apply_template(self, conn: Conn, template: Template) -> None:
         if template.timeouts is not None:
@@ -542,7 +553,7 @@ class Engine:
                 return BAD, reason
             conn.memory = memory
         if conn.status & SEQ_ADJUST:
-            packet.ack_shift = self._helpers.ack_shift(conn, direction, packet)
+            packet.ack_shift = self._helper_hook().ack_shift(conn, direction, packet)
         timeouts = conn.extra.timeouts or settings.timeouts[proto]
         deadline = conn.deadline
         outcome, state, timeout, status, events, reason, memory = tracker.track(
@@ -798,6 +809,8 @@ class Engine:
 
         As in the kernel a dump is a meeting: expired entries end here.
         """
+        from . import show  # text is for people: nothing that tracks imports it
+
         self.reap()
         return "\n".join(
             show.listing_line(conn.to_dict(), extended=extended, show_id=show_id, now=self._table.now)
@@ -819,7 +832,8 @@ class Engine:
         """Who has to hear of a new connection?  If nobody, the fast path may begin it."""
         events = self._settings.events
         heard = events == 1 or (events == 2 and self._events is not None)
-        self._fresh.quiet = not (heard or self._helpers.ports or self._eager)
+        helped = self._helpers is not None and bool(self._helpers.ports)
+        self._fresh.quiet = not (heard or helped or self._eager)
 
     def _sysctl_changed(self, name: str) -> None:
         sysctl = self.sysctl

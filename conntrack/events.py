@@ -32,7 +32,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import show
 from .conn import Conn, decimal_time
 from .expect import Expectation
 from .verdict import CONFIRMED, EVENT_MARK, EVENT_NAMES, EVENT_PROTOINFO, EVENT_RELATED
@@ -66,6 +65,8 @@ class Event:
 
     def text(self, timestamp: bool = False, extended: bool = False) -> str:
         """The line of `conntrack -E`, with `-o timestamp` and `-o extended` if asked."""
+        from . import show  # text is for people: nothing that tracks imports it
+
         if self.type in (EXP_NEW, EXP_DESTROY):
             return show.expectation_line(self.to_dict())
         return show.event_line(self.to_dict(), timestamp=timestamp, extended=extended)

@@ -31,7 +31,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from . import show
 from .conn import Conn
 from .stats import Stats
 from .sysctl import SECOND
@@ -55,7 +54,7 @@ FULL: Final = 3
 EVENT_NEW: Final = 1 << 0
 EVENT_DESTROY: Final = 1 << 1
 
-NEVER: Final = 1 << 100  # later than every time
+NEVER: Final = 1 << 62  # later than every time
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +133,8 @@ class Expectation:
 
     def text(self, now: int | None = None) -> str:
         """The line of `conntrack -L expect`."""
+        from . import show  # text is for people: nothing that tracks imports it
+
         return show.expectation_line(self.to_dict(now))
 
 

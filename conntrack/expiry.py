@@ -16,9 +16,7 @@ Sources: nf_conntrack_core.c (gc_worker); kernel/time/timer.c (calc_index).  HZ 
 
 from __future__ import annotations
 
-from typing import Final
-
-from sortedcontainers import SortedDict
+from typing import TYPE_CHECKING, Final
 
 from .conn import Conn
 from .sysctl import JIFFY, SECOND, Settings
@@ -26,13 +24,16 @@ from .table import TIMEOUT, Table
 from .trackers import Tracker
 from .verdict import ASSURED, DYING
 
+if TYPE_CHECKING:
+    from sortedcontainers import SortedDict
+
 _MAX_PAUSE: Final = 15000  # jiffies: 60 s, GC_SCAN_INTERVAL_MAX
 _MIN_PAUSE: Final = 250  # 1 s
 _CLAMP: Final = 75000  # 300 s: longer remaining times count as this
 _SWEEP: Final = 1  # a sweep counts as one jiffy at least, and a model's sweep takes no time
 _INITIAL_WEIGHT: Final = 100  # GC_SCAN_INITIAL_COUNT
 _MAX_KILLS: Final = 257  # evictions of one sweep's early-drop mode
-_NEVER: Final = 1 << 100  # later than every time
+_NEVER: Final = 1 << 62  # later than every time
 EVICTED_BY_GC: Final = "early_drop_gc"
 
 
@@ -131,6 +132,9 @@ class EagerGc:
 
     def __init__(self, table: Table) -> None:
         self._table = table
+        # Imported here: a fifth of `import conntrack`, for those few who are eager.
+        from sortedcontainers import SortedDict
+
         self._filed: SortedDict = SortedDict()  # second -> list of connections
         self.armed = False
 
@@ -146,7 +150,8 @@ class EagerGc:
 
     def restore(self, saved: tuple[dict[int, list[Conn]], bool]) -> None:
         """For the trial journal."""
-        self._filed = SortedDict(saved[0])
+        self._filed.clear()
+        self._filed.update(saved[0])
         self.armed = saved[1]
 
     def watch(self, conn: Conn) -> None:

@@ -101,7 +101,7 @@ class FreshPath:
                 return None
             src, dst, src_u, _ = halves(key)
             source = bytes((proto,)) + src + src_u
-            if source in hook.chooser.by_source:
+            if hook.chooser.known(source):
                 return None
             status |= NAT_DONE_MASK
             address = int.from_bytes(src, "big")
@@ -137,7 +137,7 @@ class FreshPath:
         conn.status = table.shared_status(status)
         table.place(conn, places)
         if source:
-            hook.chooser.by_source[source] = conn
+            hook.chooser.remember(conn, source)
         return conn
 
     def _remembered(self, data: bytes, l4: int, size: int, proto: int, now: int) -> tuple[bytes, int]:

@@ -13,7 +13,6 @@ Sources: nf_conntrack_proto_*.c, nf_conntrack_core.c (Linux 6.18) for texts and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from typing import Final
 
 
@@ -47,6 +46,8 @@ def _in_full(text: str) -> str:
     """
     if ":" not in text:
         return text
+    from ipaddress import IPv6Address  # for people; nothing that tracks imports it
+
     digits = IPv6Address(text).packed.hex()
     return ":".join(digits[at : at + 4] for at in range(0, 32, 4))
 

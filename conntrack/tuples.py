@@ -14,7 +14,6 @@ Sources: nf_conntrack_tuple.h; nf_ct_invert_tuple, nf_conntrack_invert_icmp_tupl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from .verdict import GRE, ICMP, ICMPV6
@@ -90,6 +89,8 @@ def address_text(packed: bytes) -> str:
         return ".".join(map(str, packed))
     if packed.startswith(_MAPPED):
         return "::ffff:" + ".".join(map(str, packed[12:]))  # what `ipaddress` says from 3.13 on, and inet_ntop
+    from ipaddress import IPv6Address  # for people; nothing that tracks imports it
+
     return str(IPv6Address(packed))
 
 
@@ -140,6 +141,8 @@ class Tuple:
         >>> Tuple(6, "10.0.0.2", "192.0.2.1", 1234, 80).key().hex()
         '0a000002c000020104d20050'
         """
+        from ipaddress import ip_address
+
         packed = ip_address(self.src).packed + ip_address(self.dst).packed
         return zoned(packed + self.sport.to_bytes(2, "big") + self.dport.to_bytes(2, "big"), self.zone)
 

@@ -6,11 +6,10 @@ then goes to standard error, where the progress bar and every notice are anyway.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -113,8 +112,7 @@ def _run_alone(order: Order, engine: Engine, view: str, stack: ExitStack) -> Rep
             if progress is not None:
                 progress(len(step.frame.data) + 16)
     else:
-        with _no_collector():
-            replay.run(tally.add, progress)
+        replay.run(tally.add, progress)
     engine.reap()
     tally.finish(engine)
     if flows is not None:
@@ -230,17 +228,6 @@ def _packet_record(step: Step) -> dict[str, Any]:
         "detail": {"ethertype": step.ethertype},
         "rewritten": False,
     }
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Without the cyclic garbage collector, which finds nothing in an engine and looks at every connection to see
-    it; this process has nothing else to collect."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _progress(name: str, stack: ExitStack) -> Callable[[int], None] | None:

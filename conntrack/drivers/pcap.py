@@ -35,6 +35,9 @@ from conntrack.drivers.capture import (
     measure,
     open_capture,
 )
+from conntrack.drivers.relay import run
+from conntrack.fast import FastPath
+from conntrack.wire.fields import changeable, part
 from conntrack.wire.link import EN10MB, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LINKTYPES, locate
 
 # fmt: off
@@ -50,7 +53,6 @@ MAGICS: Final[dict[bytes, tuple[str, int, int]]] = {
 # fmt: on
 _HEADER: Final = 24
 _RECORD: Final = 16
-Known = Callable[[bytes, int, int, int, bytearray], object]
 _SECOND: Final = 1_000_000_000  # nanoseconds
 
 
@@ -139,67 +141,61 @@ class PcapReader(CaptureReader):
 
     def relay(
         self,
-        known: Known,
+        fast: FastPath,
         stage: Callable[[Frame], object],
-        write: Callable[[memoryview], object] | None,
+        write: Callable[[bytes | memoryview], object] | None,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Every frame of an Ethernet capture, without making an object of it: what `known` takes is done, all else
+        """Every frame of an Ethernet capture, without making an object of it: what `fast` takes is done, all else
         goes to `stage` as a `Frame`; how many were taken.
 
-        `known(octets, at, stop, time, out)` sees the IP packet in place and may change its octets in `out`.  Runs
-        of frames that were taken are handed to `write` together, records and all: they are as long as they were.
-        `progress` hears of every piece of the file how long it was.
+        Runs of frames that were taken are handed to `write` together, records and all, translated where they lie:
+        they are as long as they were.  `progress` hears of every piece of the file how long it was.
         """
         if self.record_size != _RECORD or self.interfaces[0].linktype != EN10MB:
             raise ValueError("relay: a classic pcap of Ethernet frames is needed")
         more = self._source.more
-        unpack = struct.Struct(self.order + "IIII12xH").unpack_from
-        ip4, ip6 = (0x0008, 0xDD86) if self.order == "<" else (ETHERTYPE_IPV4, ETHERTYPE_IPV6)
+        little = self.order == "<"
+        unpack = struct.Struct(self.order + "IIII").unpack_from
         units = self.interfaces[0].resolution
         scale = _SECOND // units
         buffer, position = self._start, _HEADER
-        out = bytearray(buffer)
-        taken = staged = 0
+        out = changeable(buffer)
+        taken = staged = captured = 0
         first = position  # of what waits to be written
         while True:
-            # The longest header that can be read at once; the last records of the file may be shorter.
-            if position + _RECORD + 14 <= len(buffer):
-                seconds, fraction, captured, length, kind = unpack(buffer, position)
+            position, here = run(fast, buffer, position, little, scale, out)
+            taken += here
+            if position + _RECORD <= len(buffer):
+                seconds, fraction, captured, length = unpack(buffer, position)
                 at = position + _RECORD
                 stop = at + captured
                 if stop <= len(buffer) and captured <= MOST:
-                    time = seconds * _SECOND + fraction * scale
-                    if (kind == ip4 or kind == ip6) and captured >= 14:
-                        if known(buffer, at + 14, stop, time, out) is not None:
-                            taken += 1
-                            position = stop
-                            continue
                     raw = None if fraction < units else (seconds, fraction, b"")
                     if write is not None and first < position:
-                        write(memoryview(out)[first:position])
+                        write(part(out, first, position))
                     staged += 1
                     self.frames_read = staged + taken
-                    stage(Frame(time, buffer[at:stop], length, 0, raw))
+                    stage(Frame(seconds * _SECOND + fraction * scale, buffer[at:stop], length, 0, raw))
                     position = first = stop
                     continue
                 need = _RECORD + captured if captured <= MOST else _RECORD
             else:
-                need = _RECORD + 14
+                need = _RECORD
             if write is not None and first < position:
-                write(memoryview(out)[first:position])
+                write(part(out, first, position))
             rest = buffer[position:]
             buffer = more(rest, need) if len(rest) < need else rest
             first = position = 0
             if progress is not None:
                 progress(len(buffer) - len(rest))
-            if len(buffer) < need or need == _RECORD:
+            if len(buffer) < need or captured > MOST:
                 # The end, or what is no capture any more: frame by frame, to the last whole one.
                 self.frames_read = staged + taken
                 for frame in self._read(buffer, 0):
                     stage(frame)
                 return taken
-            out = bytearray(buffer)
+            out = changeable(buffer)
 
     def _cut(self, found: int) -> None:
         why = f": {self._source.fault}" if self._source.fault else ""
@@ -218,7 +214,7 @@ class PcapWriter(CaptureWriter):
         self._pack = struct.Struct(like.order + "IIII").pack
         self._file.write(like.header)
 
-    def write_records(self, records: memoryview) -> None:
+    def write_records(self, records: bytes | memoryview) -> None:
         """Records as they stand in a file of this kind."""
         self._file.write(records)
 

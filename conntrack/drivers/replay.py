@@ -10,9 +10,11 @@ header travel through untouched.  Dropped packets are not written, nor fragments
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -154,8 +156,13 @@ class Replay:
         read, piece by piece.
 
         A classic Ethernet capture seen at a gateway goes through in pieces of 128 KiB: no object is made of an
-        ordinary frame, and its record is rewritten where it lies.
+        ordinary frame, and its record is rewritten where it lies.  Until the end the cyclic garbage collector
+        rests.
         """
+        with _no_collector():
+            self._run(see, progress)
+
+    def _run(self, see: Callable[[Step], object] | None, progress: Callable[[int], object] | None) -> None:
         reader, writer = self._reader, self._writer
         express = (
             isinstance(reader, PcapReader)
@@ -180,7 +187,7 @@ class Replay:
                 see(step)
 
         write = writer.write_records if isinstance(writer, PcapWriter) else None
-        self.taken = reader.relay(self._engine.known, stage, write, progress)
+        self.taken = reader.relay(self._engine.fast_path, stage, write, progress)
         self.frames = reader.frames_read
         if writer is not None:
             self.written += self.taken
@@ -244,6 +251,19 @@ def json_line(record: dict[str, Any]) -> str:
 
 def _protocol(number: int) -> str:
     return PROTOCOL_NAMES.get(number, str(number))
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the cyclic garbage collector: an engine has no cycles, and it would look at every connection to see
+    that."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def guess_view(path: str, public: Sequence[bytes], limit: int = 0) -> str:

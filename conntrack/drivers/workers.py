@@ -19,7 +19,7 @@ The addresses are those of the packet; of an ICMP error those of the packet it q
 must have it.  A fragment has addresses, and that is all it needs.  What is not IP passes through worker 0.
 
 Every worker walks through all records of the file, for a record's length and its packet's worker are cheap, and
-gives its own to `Engine.known` as `PcapReader.relay` does.  The output is as long as the input and mapped into all
+gives its own to `FastPath.known` as `PcapReader.relay` does.  The output is as long as the input, mapped into all
 workers; each writes its own records at the places where they stood.  What is not as long as it was (dropped, held
 and reassembled fragments, a helper's text) is an edit: place, octets to take out, octets to put in.  When all are
 done the edits of all are made, in order of place.  Time is everybody's: a worker knows the latest of all packets.
@@ -57,6 +57,7 @@ from ..nat.rules import Dnat, Masquerade, NatRule, Netmap, Redirect, Snat
 from ..trackers import icmp, icmpv6
 from ..verdict import ICMP, ICMPV6
 from ..wire import link
+from ..wire.fields import changeable, part
 from ..wire.packet import parse
 from .capture import MOST, PIECE, CaptureError, Frame, open_capture
 from .pcap import MAGICS, PcapReader, PcapWriter
@@ -503,7 +504,7 @@ def _work(job: _Job, number: int, reading: Connection, pipe: Connection) -> None
     """A worker's life.  Ctrl-C is the parent's affair, and a worker whose parent is gone has nobody to work for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     reading.close()  # else this process would keep its own pipe from breaking
-    gc.disable()  # as it finds nothing in an engine
+    gc.disable()  # as `Replay.run` does, and to the end
     try:
         try:
             pipe.send(_share(job, number, pipe))
@@ -580,7 +581,7 @@ def _walk(
     ip4, ip6 = (0x0008, 0xDD86) if reader.order == "<" else (link.ETHERTYPE_IPV4, link.ETHERTYPE_IPV6)
     units = reader.interfaces[0].resolution
     scale = 1_000_000_000 // units
-    known = engine.known
+    known = engine.fast_path.known
     mine: dict[bytes, bool] = {}  # by both addresses
     remembered = mine.get
     latest = -1  # the engine's time, had it seen everybody's packets
@@ -600,7 +601,7 @@ def _walk(
                 break
             end = len(rest) + len(piece)
             buffer = rest + piece + _PAD
-            out = bytearray(buffer)
+            out = changeable(buffer)
             position = need = 0
             first = -1  # of what waits to be written
             while position + _RECORD <= end:
@@ -653,11 +654,11 @@ def _walk(
                             edits.write(_EDIT.pack(base + position, stop - position, len(records)) + records)
                 if first >= 0:
                     if target is not None:
-                        target[base + first : base + position] = out[first:position]
+                        target[base + first : base + position] = part(out, first, position)
                     first = -1
                 position = stop
             if first >= 0 and target is not None:
-                target[base + first : base + position] = out[first:position]
+                target[base + first : base + position] = part(out, first, position)
             base += position
             rest = buffer[position:end]
             if need > _RECORD + MOST:

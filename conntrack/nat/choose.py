@@ -56,14 +56,15 @@ _CHANGED: Final = (SRC_NAT, DST_NAT)
 class Chooser:
     """Chooses mappings for one table and remembers them by source."""
 
-    __slots__ = ("_choices", "_stats", "_table", "by_source")
+    __slots__ = ("_choices", "_stats", "_table", "sources")
 
     def __init__(self, table: Table, choices: ChoiceSource, stats: Stats) -> None:
         self._table = table
         self._choices = choices
         self._stats = stats
-        # (protocol, original source, zone) -> its connection, or its connections, newest first
-        self.by_source: dict[bytes, Conn | tuple[Conn, ...]] = {}
+        # Chains by hash of protocol, original source and zone, newest first, linked through `Conn.older`; as many
+        # as the table has buckets when the first is made, as in the kernel.  (A dict took 100 octets for each.)
+        self.sources: list[Conn | None] = []
 
     def setup(self, conn: Conn, nat_range: NatRange, manip: int) -> None:
         """Decide `manip` for an unconfirmed connection; a confirmed one stays as it is."""
@@ -77,37 +78,80 @@ class Chooser:
             if conn.extra.helper and conn.extra.seqadj is None:
                 conn.own_extra().seqadj = NO_CHANGE
         if manip == SRC:
-            source = _source_key(conn, conn.orig)
-            if self._table.journal is not None:
-                self._table.journal.item(self.by_source, source)
-            known = self._known(source)
-            self.by_source[source] = (conn, *known) if known else conn
+            self.remember(conn, _source_key(conn, conn.orig))
         conn.status |= DONE[manip]
+
+    def remember(self, conn: Conn, source: bytes) -> None:
+        """`conn` has a mapping of `source`, as `_source_key` writes it."""
+        place = self._place(source)
+        if self._table.journal is not None:
+            self._table.journal.item(self.sources, place)
+            self._table.journal.touch(conn)
+        conn.older = self.sources[place]
+        self.sources[place] = conn
+
+    def known(self, source: bytes) -> bool:
+        """Has any connection a mapping of `source`?"""
+        conn = self.sources[self._place(source)]
+        while conn is not None:
+            if _source_key(conn, conn.orig) == source:
+                return True
+            conn = conn.older
+        return False
 
     def forget(self, conn: Conn) -> None:
         """The connection is gone."""
         if not conn.status & SRC_NAT_DONE:
             return
-        source = _source_key(conn, conn.orig)
-        rest = [other for other in self._known(source) if other is not conn]
-        if self._table.journal is not None:
-            self._table.journal.item(self.by_source, source)
-        if rest:
-            self.by_source[source] = tuple(rest) if len(rest) > 1 else rest[0]
+        journal, place = self._table.journal, self._place(_source_key(conn, conn.orig))
+        newer: Conn | None = None
+        other = self.sources[place]
+        while other is not None and other is not conn:
+            newer, other = other, other.older
+        if other is None:
+            return
+        if journal is not None:
+            journal.touch(conn)
+        if newer is None:
+            if journal is not None:
+                journal.item(self.sources, place)
+            self.sources[place] = conn.older
         else:
-            self.by_source.pop(source, None)
+            if journal is not None:
+                journal.touch(newer)
+            newer.older = conn.older
+        conn.older = None  # else whoever keeps a dead connection would keep all older ones
+
+    def _place(self, source: bytes) -> int:
+        """Where the chain of `source` begins in `sources`."""
+        if not self.sources:
+            self.sources = [None] * self._table.buckets
+        return hash(source) % len(self.sources)
 
     def check(self, live: int) -> None:
         """Assert that nothing is remembered twice or for ever (`live` connections at most)."""
-        remembered = [conn for source in self.by_source for conn in self._known(source)]
+        remembered: list[Conn] = []
+        for place, head in enumerate(self.sources):
+            conn = head
+            while conn is not None:
+                assert self._place(_source_key(conn, conn.orig)) == place, f"{conn} stands under another source"
+                remembered.append(conn)
+                conn = conn.older
         assert len(remembered) == len({id(conn) for conn in remembered}) <= live, "by-source memory leaks"
         assert not any(conn.status & DYING for conn in remembered), "by-source memory holds a dead connection"
 
     # ---------------------------------------------------------------------------------------------------
 
-    def _known(self, source: bytes) -> tuple[Conn, ...]:
-        found = self.by_source.get(source, ())
-        return found if isinstance(found, tuple) else (found,)
+    def _known(self, source: bytes) -> list[Conn]:
+        """The connections of `source`, newest first."""
+        found = []
+        place = self._place(source)
+        conn = self.sources[place]
+        while conn is not None:
+            if _source_key(conn, conn.orig) == source:
+                found.append(conn)
+            conn = conn.older
+        return found
 
     def _reply_key(self, key: bytes, conn: Conn) -> bytes:
         return zoned(invert(key, conn.proto), conn.extra.zone.effective(REPLY))

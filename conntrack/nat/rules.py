@@ -17,13 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..tuples import halves
 from ..verdict import DST, ICMP, ICMPV6, SCTP, SRC, TCP, UDP, UDPLITE
 from ..wire.packet import PORT_PROTOCOLS
 from .ranges import NatRange
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
 
 _PROTOCOLS: Final = {"tcp": TCP, "udp": UDP, "udplite": UDPLITE, "sctp": SCTP, "icmp": ICMP, "icmpv6": ICMPV6}
 Ports = int | str | tuple[int, int] | None
@@ -266,6 +268,8 @@ def _iface_matches(wanted: str | None, name: str | None) -> bool:
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
+    from ipaddress import ip_network  # for those who have rules
+
     try:
         return ip_network(text, strict=False)
     except ValueError:
@@ -288,6 +292,8 @@ def _networks(given: Networks) -> tuple[bool, list[tuple[int, int, int]]] | None
 
 
 def _address(text: str) -> bytes:
+    from ipaddress import ip_address
+
     try:
         return ip_address(text.strip()).packed
     except ValueError:

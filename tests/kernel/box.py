@@ -22,6 +22,7 @@ Sources: raw(7), ip-address(8), ip-route(8), Documentation/networking/ip-sysctl.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import ipaddress
 import os
@@ -56,6 +57,8 @@ _CLOCK_REALTIME_COARSE = 5  # time.h; it moves with the jiffies
 _JIFFY = 4_000_000  # ns
 _WORKER = 0.15  # seconds: ten times what it takes on a busy machine
 _RTF_LOCAL = 0x80000000  # ipv6_route.h
+_SIOCGIFFLAGS = 0x8913
+_PATIENCE = 30  # seconds
 # Rules that switch connection tracking on for sure (it may be on without them, never off with them).
 _TRACKS = re.compile(
     r"^-A .*(-m (conntrack|state|connmark)\b|-j (CONNMARK|MASQUERADE|SNAT|DNAT|REDIRECT|NETMAP)\b"
@@ -353,15 +356,25 @@ def _family(route: str) -> tuple[str, ...]:
 
 
 def _wait_for_addresses() -> None:
-    """In the namespace: IPv6 addresses become local in a worker, some milliseconds after they were added.
+    """In the namespace: IPv6 addresses become local in a worker, some milliseconds after they were added; on a
+    machine with much to do, seconds.
 
     Those of a device that is down never do.
     """
-    for _ in range(1000):
-        with open("/proc/thread-self/net/if_inet6") as file:
-            addresses = {line[:32] for line in file}
-        with open("/proc/thread-self/net/ipv6_route") as file:
-            local = {line[:32] for line in file if int(line.split()[8], 16) & _RTF_LOCAL}
-        if addresses <= local:
-            return
-        time.sleep(0.001)
+    until = time.monotonic() + _PATIENCE
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ask:
+        while True:
+            with open("/proc/thread-self/net/if_inet6") as file:
+                addresses = {line[:32] for line in file if _is_up(ask, line.split()[5])}
+            with open("/proc/thread-self/net/ipv6_route") as file:
+                local = {line[:32] for line in file if int(line.split()[8], 16) & _RTF_LOCAL}
+            if addresses <= local:
+                return
+            if time.monotonic() > until:
+                raise TimeoutError(f"not local after {_PATIENCE} s: {', '.join(sorted(addresses - local))}")
+            time.sleep(0.001)
+
+
+def _is_up(ask: socket.socket, device: str) -> bool:
+    flags: bytes = fcntl.ioctl(ask, _SIOCGIFFLAGS, device.encode().ljust(40, b"\0"))
+    return bool(flags[16] & 1)

@@ -70,16 +70,21 @@ class Drawn(Choices):
             seen = self._seen(manip, proto)
         if seen is None and manip == 0:
             seen = self._expected(conn, range(least, least + size))
-        if seen is None or not least <= seen < least + size:
-            return super().port_offset(key, proto)
         assert self.host is not None
         met = self.found - (self.host.engine.stats.found - self.found_before)
-        offset = seen - least
 
         def taken(number: int) -> bool:
-            there = current[:at] + ((least + number) & 0xFFFF).to_bytes(2, "big") + current[at + 2 :]
+            port = least + number % size
+            there = current[:at] + (port & 0xFFFF).to_bytes(2, "big") + current[at + 2 :]
             return chooser._table.taken(chooser._reply_key(there, conn), conn)
 
+        if seen is None or not least <= seen < least + size:
+            # It went with its packet.  Which it was cannot be seen; that the kernel tried taken ones first, can.
+            for first in range(size if met > 0 else 0):
+                if all(taken(first + tried) for tried in range(met)) and not taken(first + met):
+                    return first
+            return super().port_offset(key, proto)
+        offset = seen - least
         for _ in range(met - taken(offset)):
             before = (offset - 1) % size
             if not taken(before):
