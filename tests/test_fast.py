@@ -309,6 +309,13 @@ def test_a_masqueraded_connection_that_leaves_elsewhere_takes_the_stages() -> No
     assert play(True) == play(False)
 
 
+def test_the_first_connection_of_all_may_begin_on_the_fast_path() -> None:
+    """The packet before it was INVALID, and so no mapping has been remembered yet."""
+    broken = ip("10.0.0.2", "192.0.2.1", UDP, udp(1, 2, bytes(20))[:-4])
+    whole = ip("10.0.0.2", "192.0.2.1", UDP, udp(1, 2, bytes(20)))
+    assert compare([(10**18, packet, len(packet)) for packet in (broken, whole, whole)], nat=GATEWAY) == 2
+
+
 def test_times_beyond_all_calendars_are_clamped() -> None:
     engine = Engine(seed=1)
     packet = ip("10.0.0.2", "192.0.2.1", UDP, udp(1, 2, bytes(20)))

@@ -92,7 +92,8 @@ class Chooser:
 
     def known(self, source: bytes) -> bool:
         """Has any connection a mapping of `source`?"""
-        conn = self.sources[self._place(source)]
+        place = self._place(source)  # which may make the list
+        conn = self.sources[place]
         while conn is not None:
             if _source_key(conn, conn.orig) == source:
                 return True

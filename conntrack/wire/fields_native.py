@@ -77,8 +77,14 @@ def changeable(data: bytes) -> BytesWriter:
 
 
 def part(octets: BytesWriter, at: i64, to: i64) -> bytes:
-    """octets[at:to]."""
-    return octets.getvalue()[at:to]
+    """octets[at:to]; a short part octet by octet, as `getvalue` copies all."""
+    if (to - at) * 8 > len(octets):
+        return octets.getvalue()[at:to]
+    out = BytesWriter()
+    while at < to:
+        out.append(octets[at])
+        at += 1
+    return out.getvalue()
 
 
 # --- a packet ------------------------------------------------------------------------------------------
