@@ -5,6 +5,7 @@ One rule: every change is one that can be taken back, and most are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .rules import ruleset
@@ -75,10 +76,7 @@ class Changes:
         """Nothing to learn."""
 
     def _sysctl(self) -> Step:
-        rng = self.world.rng
-        name = rng.choice(list(SYSCTLS))
-        self.undo.append({"op": "sysctl", "name": name, "value": SYSCTLS[name][0]})
-        return {"op": "sysctl", "name": name, "value": rng.choice(SYSCTLS[name])}
+        return sysctl_step(self.world, SYSCTLS, self.undo)
 
     def _rules(self) -> Step:
         rng = self.world.rng
@@ -107,3 +105,10 @@ class Changes:
 
     def _flush(self) -> Step:
         return {"op": "flush"}
+
+
+def sysctl_step(world: World, sysctls: Mapping[str, Sequence[int]], undo: list[Step]) -> Step:
+    """One of `sysctls` gets one of its values; `undo` learns how it gets its first, the default, back."""
+    name = world.rng.choice(list(sysctls))
+    undo.append({"op": "sysctl", "name": name, "value": sysctls[name][0]})
+    return {"op": "sysctl", "name": name, "value": world.rng.choice(sysctls[name])}

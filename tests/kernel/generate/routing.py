@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import octets
+from .changes import sysctl_step
 from .octets import ICMP, ICMPV6, SYN, TCP, UDP
 from .world import CLIENTS, OWN, PUBLIC, SERVERS, SERVICES, Step, World
 
@@ -89,10 +90,7 @@ class Routing:
         return rng.choice((2, 47, 50, 89, 103)), rng.randbytes(rng.choice((8, 20)))
 
     def _setting(self) -> Step:
-        rng = self.world.rng
-        name = rng.choice(list(SETTINGS))
-        self.undo.append({"op": "sysctl", "name": name, "value": SETTINGS[name][0]})
-        return {"op": "sysctl", "name": name, "value": rng.choice(SETTINGS[name])}
+        return sysctl_step(self.world, SETTINGS, self.undo)
 
     def _route(self) -> Step:
         route = self.world.rng.choice(ROUTES)
