@@ -105,8 +105,8 @@ class FreshPath:
                 return None
             status |= NAT_DONE_MASK
             address = int.from_bytes(src, "big")
-            for mask, network, to in rules:
-                if address & mask == network:
+            for mask, network, to, spared in rules:
+                if address & mask == network and not (spared and _among(dst, spared)):
                     reply = dst + to + reply[2 * len(to) :]
                     if to == src or reply in by_key:
                         return None
@@ -157,6 +157,11 @@ class FreshPath:
             end, end, window, 0, scale, flags, 0, window, 0, 0, 0, 0, 0, 0, 0, 0, C_SYN, 0, 0, 0, 0
         )  # fmt: skip
         return memory, min(timeouts[SS], timeouts[RETRANS])
+
+
+def _among(address: bytes, networks: tuple[tuple[int, int], ...]) -> bool:
+    number = int.from_bytes(address, "big")
+    return any(number & mask == network for mask, network in networks)
 
 
 def _adds_up(data: bytes, l4: int, size: int, proto: int, key: bytes) -> bool:

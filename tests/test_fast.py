@@ -40,6 +40,11 @@ EVERYTHING = (
     Dnat("10.9.9.9", protocol="tcp", ports=8080, destination="192.0.2.80"),
     Masquerade(("198.51.100.1", "2001:db8:b::1")),
 )
+INSIDE = ("10.0.0.0/8", "192.168.0.0/16")
+OUTBOUND = (
+    Masquerade("203.0.113.5", source=INSIDE, destination=[f"!{network}" for network in INSIDE]),
+    Masquerade("2001:db8:5::5", source="fd00::/8", destination="!fd00::/8"),
+)
 Item = tuple[int, bytes, int]
 
 
@@ -92,6 +97,7 @@ def captured(path: Path) -> Iterator[Item]:
 HOWS: dict[str, dict[str, Any]] = {
     "tracking": {},
     "masquerade": {"nat": EVERYTHING, "sysctl": {"nf_conntrack_acct": 1, "nf_conntrack_timestamp": 1}},
+    "outbound": {"nat": OUTBOUND},
     "listened to": {"nat": EVERYTHING, "listen": True},
     "unverified, eager": {"nat": EVERYTHING, "sysctl": {"nf_conntrack_checksum": 0}, "gc": "eager"},
     "helpers": {"nat": EVERYTHING, "helpers": {("tcp", 21): "ftp", ("udp", 69): "tftp"}},
@@ -307,6 +313,22 @@ def test_a_masqueraded_connection_that_leaves_elsewhere_takes_the_stages() -> No
         return out
 
     assert play(True) == play(False)
+
+
+def test_a_rule_spares_destinations_on_the_fast_path_too() -> None:
+    ways = (
+        ("10.0.0.1", "192.0.2.1", "203.0.113.5"),
+        ("10.0.0.2", "192.0.2.1", "203.0.113.5"),
+        ("192.168.0.2", "192.0.2.1", "203.0.113.5"),
+        ("10.0.0.2", "192.168.0.9", "10.0.0.2"),
+        ("172.16.0.1", "192.0.2.1", "172.16.0.1"),
+    )
+    packets = [ip(src, dst, UDP, udp(port, 2, bytes(20))) for port, (src, dst, _) in enumerate(ways, 1000)]
+    engine = Engine(nat=OUTBOUND, seed=1)
+    for packet, (_, _, source) in zip(packets, ways, strict=True):
+        assert str(ip_address(engine.process(packet, 10**18).packet[12:16])) == source
+    assert engine.stats.fast == len(ways) - 1  # an engine's first packet takes the stages
+    assert compare([(10**18, packet, len(packet)) for packet in packets], nat=OUTBOUND) == len(ways) - 1
 
 
 def test_the_first_connection_of_all_may_begin_on_the_fast_path() -> None:

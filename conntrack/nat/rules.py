@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _PROTOCOLS: Final = {"tcp": TCP, "udp": UDP, "udplite": UDPLITE, "sctp": SCTP, "icmp": ICMP, "icmpv6": ICMPV6}
 Ports = int | str | tuple[int, int] | None
 Networks = str | Sequence[str] | None
+# Source NAT to one address: mask and network of the source, address to give, and masks and networks of the
+# destinations that are spared.
+PlainRule = tuple[int, int, bytes, tuple[tuple[int, int], ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,21 +205,22 @@ class CompiledRule:
         """Can it match addresses of `size` octets?"""
         return size in self._families
 
-    def plain(self, size: int) -> tuple[int, int, bytes] | None:
-        """(source mask, network, address to give) if the rule says no more than that."""
-        asked = self._protocol, self._destination, self._sport, self._dport, self._in_iface, self._out_iface
+    def plain(self, size: int) -> list[PlainRule] | None:
+        """The rule for addresses of `size` octets, source network by source network, if it says no more than a
+        `PlainRule` can."""
+        asked = self._protocol, self._sport, self._dport, self._in_iface, self._out_iface
         nat_range = self._ranges.get(size)
         if self.manip != SRC or self._map is not None or nat_range is None or any(x is not None for x in asked):
             return None
-        if nat_range != NatRange(nat_range.addresses) or nat_range.addresses is None:
+        if nat_range.addresses is None or nat_range != NatRange(nat_range.addresses):
             return None
         least, greatest = nat_range.addresses
-        networks = (False, [(size, 0, 0)]) if self._source is None else self._source
-        rows = [row for row in networks[1] if row[0] == size]
-        if least != greatest or networks[0] or len(rows) != 1:
+        sources = (False, [(size, 0, 0)]) if self._source is None else self._source
+        outside = (True, []) if self._destination is None else self._destination
+        if least != greatest or sources[0] or not outside[0]:
             return None
-        _, network, mask = rows[0]
-        return mask, network, least
+        spared = tuple([(mask, network) for width, network, mask in outside[1] if width == size])
+        return [(mask, network, least, spared) for width, network, mask in sources[1] if width == size]
 
     def range_for(self, key: bytes, proto: int, iface: str | None, out_iface: str | None) -> NatRange | None:
         """The range for a packet with tuple `key` (as it looks now), None if the rule does not match."""
@@ -238,16 +242,15 @@ class CompiledRule:
         return self._ranges.get(len(src)) or self._ranges.get(0)
 
 
-def plain_rules(rules: tuple[CompiledRule, ...], size: int) -> tuple[tuple[int, int, bytes], ...] | None:
-    """The rules that can match addresses of `size` octets, as (source mask, network, address to give), if each says
-    no more than that; else None."""
-    out = []
+def plain_rules(rules: tuple[CompiledRule, ...], size: int) -> tuple[PlainRule, ...] | None:
+    """The rules that can match addresses of `size` octets, if all of them are plain; else None."""
+    out: list[PlainRule] = []
     for rule in rules:
         if rule.applies(size):
             plain = rule.plain(size)
             if plain is None:
                 return None
-            out.append(plain)
+            out += plain
     return tuple(out)
 
 
