@@ -144,14 +144,14 @@ class Conn:
 
     __slots__ = ("extra", "home", "older", "orig", "pending", "proto", "record", "reply", "state", "status")
 
-    def __init__(self, home: Home, orig: bytes, reply: bytes, proto: int, serial: int) -> None:
+    def __init__(self, home: Home, orig: bytes, reply: bytes, proto: int, record: bytes) -> None:
         self.home = home
         self.orig = orig
         self.reply = reply
         self.proto = proto
         self.state: int = 0
         self.status: int = 0
-        self.record: bytes = RECORD.pack(0, -1, 0, -1, 0, serial, NOWHERE, 0, 0, 0)
+        self.record: bytes = record
         self.pending: int = -1
         self.extra: Extra = NO_EXTRA
         self.older: Conn | None = None

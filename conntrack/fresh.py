@@ -25,11 +25,13 @@ from .trackers.tcp import C_SYN, MASK, MEMORY, RETRANS, SS, class_if_plain, opti
 from .trackers.udp import STREAM_AFTER
 from .tuples import halves, invert
 from .verdict import CONFIRMED, ICMP, NAT_DONE_MASK, SRC_NAT, TCP, UDP
-from .wire.checksum import difference, ones_sum
+from .wire.checksum import difference
+from .wire.fields import words
 from .wire.tcp import HEADER
 
 _NO_LIMIT: Final = 1 << 62
 _ECHO_REQUESTS: Final = (8, 128)
+_SYN: Final = frozenset(flags for flags in range(256) if class_if_plain(flags) == C_SYN)
 
 
 class FreshPath:
@@ -81,7 +83,7 @@ class FreshPath:
         if not self.quiet or table.count >= self._most or self._expected or table.journal is not None:
             return None
         if proto == TCP:
-            if class_if_plain(data[l4 + 13]) != C_SYN or not self._max_retrans:
+            if data[l4 + 13] not in _SYN or not self._max_retrans:
                 return None
         elif proto != UDP and (data[l4] not in _ECHO_REQUESTS or data[l4 + 1]):
             return None
@@ -114,8 +116,13 @@ class FreshPath:
                     ip_change = difference(src, to)
                     break
         if self._checksum:
-            if (sum_ or proto != UDP) and not _adds_up(data, l4, size, proto, key):
-                return None
+            # addresses and segment lie side by side
+            if proto == ICMP:
+                if words(data, l4, l4 + size):
+                    return None
+            elif sum_ or proto != UDP:
+                if (words(data, l4 - (8 if len(key) < 16 else 32), l4 + size) + proto + size) % 0xFFFF:
+                    return None
         elif status & SRC_NAT and proto != ICMP:
             return None  # the sum may be left to the card
         places = table.places(key, reply, proto)
@@ -126,13 +133,13 @@ class FreshPath:
         memory, timeout = self._remembered(data, l4, size, proto, now)
         packets, answers, sent = (1, 0, l4 - at + size) if self._acct else (-1, -1, 0)
         start = now if self._timestamp else 0
-        conn = Conn(table, key, reply, proto, 0)
         table.serial += 1
         table.count += 1
-        conn.record = RECORD.pack(
+        record = RECORD.pack(
             now + timeout, packets, sent, answers, 0, table.serial, places, start, ip_change,
             0 if proto == ICMP else ip_change,
-        ) + memory  # fmt: skip
+        )  # fmt: skip
+        conn = Conn(table, key, reply, proto, record + memory)
         conn.state = SS if proto == TCP else 0
         conn.status = table.shared_status(status)
         table.place(conn, places)
@@ -162,11 +169,3 @@ class FreshPath:
 def _among(address: bytes, networks: tuple[tuple[int, int], ...]) -> bool:
     number = int.from_bytes(address, "big")
     return any(number & mask == network for mask, network in networks)
-
-
-def _adds_up(data: bytes, l4: int, size: int, proto: int, key: bytes) -> bool:
-    """Is the transport checksum right?  Addresses and segment lie side by side and are summed together."""
-    if proto == ICMP:
-        return ones_sum(data[l4 : l4 + size]) % 0xFFFF == 0
-    addresses = 8 if len(key) < 16 else 32
-    return (ones_sum(data[l4 - addresses : l4 + size]) + proto + size) % 0xFFFF == 0

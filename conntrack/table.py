@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from .choices import ChoiceSource
-from .conn import Conn
+from .conn import NOWHERE, RECORD, Conn
 from .journal import Journal
 from .tuples import Zone, bare, invert
 from .verdict import ASSURED, CONFIRMED, DYING, NAT_CLASH, NAT_MASK, ORIGINAL, REPLY
@@ -146,7 +146,8 @@ class Table:
         """A new, unconfirmed connection; it counts from now on."""
         self.count += 1
         self.serial += 1
-        return Conn(self, orig, reply, proto, self.serial)
+        record = RECORD.pack(0, -1, 0, -1, 0, self.serial, NOWHERE, 0, 0, 0)
+        return Conn(self, orig, reply, proto, record)
 
     def shared_status(self, status: int) -> int:
         """The same number, in the one object that all connections with this status share (32 octets each)."""
