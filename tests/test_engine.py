@@ -244,26 +244,19 @@ def test_the_deadline_runs_from_confirmation() -> None:
     assert conn.deadline == 35 * 10**9
 
 
-def held_up(engine: Engine, *datas: bytes) -> list[Conn]:
-    """All packets enter before the first one leaves; the connections they end up with."""
+def held_up(engine: Engine, *datas: bytes) -> tuple[list[Conn], list[str]]:
+    """All packets enter before the first one leaves; the connections they end up with, and their verdicts."""
     entered = [enter(engine, data) for data in datas]
     conns = []
     for packet, conn, ctinfo in entered:
         translate(engine, packet, conn, ctinfo)
         conns.append(engine.leave(conn, ctinfo, packet))
         packet.data = bytes(packet.data)
-    engine.verdicts = [packet.verdict for packet, _, _ in entered]  # type: ignore[attr-defined]
-    return conns
+    return conns, [packet.verdict for packet, _, _ in entered]
 
 
-class Held(Engine):
-    """An engine that also remembers the verdicts of `held_up`."""
-
-    verdicts: list[str]
-
-
-def held_engine(*rules: Any, hooks: bool = True) -> Held:
-    return Held(rules if hooks else None, {"nf_conntrack_buckets": 512, "nf_conntrack_acct": 1}, seed=1)
+def held_engine(*rules: Any, hooks: bool = True) -> Engine:
+    return Engine(rules if hooks else None, {"nf_conntrack_buckets": 512, "nf_conntrack_acct": 1}, seed=1)
 
 
 @pytest.mark.parametrize(("name", "packet", "tolerant"), [
@@ -279,15 +272,15 @@ def test_two_first_packets_of_a_flow_are_merged_or_one_is_dropped(
     name: str, packet: bytes, tolerant: bool, hooks: bool
 ) -> None:
     engine = held_engine(hooks=hooks)
-    first, second = held_up(engine, packet, packet)
+    (first, second), verdicts = held_up(engine, packet, packet)
     stats = engine.stats
     assert engine.count() == 1
     if tolerant:
         assert second is first and first.packets == (2, 0)
-        assert engine.verdicts == ["ACCEPT", "ACCEPT"]
+        assert verdicts == ["ACCEPT", "ACCEPT"]
         assert (stats.clash_resolve, stats.insert_failed, stats.drop) == (1, 0, 0)
     else:
-        assert engine.verdicts == ["ACCEPT", "DROP"] and first.packets == (1, 0)
+        assert verdicts == ["ACCEPT", "DROP"] and first.packets == (1, 0)
         assert (stats.clash_resolve, stats.insert_failed, stats.drop) == (0, 1, 1)
     engine.check()
 
@@ -296,7 +289,7 @@ def test_two_first_packets_of_a_flow_are_merged_or_one_is_dropped(
 def test_both_ends_may_send_first(hooks: bool) -> None:
     """The mirror image is merged, and its packet is not yet the answer that removes [UNREPLIED]."""
     engine = held_engine(hooks=hooks)
-    first, second = held_up(engine, QUERY, ANSWER)
+    (first, second), _ = held_up(engine, QUERY, ANSWER)
     assert second is first and engine.count() == 1 and engine.stats.clash_resolve == 1
     assert "SEEN_REPLY" not in first.to_dict()["status"]
     assert engine.process(ANSWER, 0.0).ctinfo == "ESTABLISHED"
@@ -306,8 +299,8 @@ def test_both_ends_may_send_first(hooks: bool) -> None:
 
 def test_two_first_packets_with_two_mappings_live_side_by_side_for_a_second() -> None:
     engine = held_engine(Snat("203.0.113.1", protocol="udp", ports="2000-60000", random=True))
-    first, second = held_up(engine, QUERY, QUERY)
-    assert engine.verdicts == ["ACCEPT", "ACCEPT"] and engine.stats.clash_resolve == 1
+    (first, second), verdicts = held_up(engine, QUERY, QUERY)
+    assert verdicts == ["ACCEPT", "ACCEPT"] and engine.stats.clash_resolve == 1
     assert first is not second and first.answer.dport != second.answer.dport
     assert {"NAT_CLASH", "FIXED_TIMEOUT"} <= set(second.to_dict()["status"])
     assert engine.count() == 2 and len(engine.listing().splitlines()) == 1

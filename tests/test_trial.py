@@ -69,6 +69,7 @@ def picture(root: Any) -> list[Any]:
     return out
 
 
+@pytest.mark.interpreted("the picture looks into slots by name")
 def test_the_picture_shows_the_smallest_change() -> None:
     engine, _ = traffic(1, 30)
     before = picture(engine)

@@ -22,6 +22,7 @@ from scenario import Record, Scenario, Step, row_key
 
 from conntrack.choices import Choices
 from conntrack.netfilter.host import Host
+from conntrack.wire.fields import COMPILED
 
 
 class Drawn(Choices):
@@ -62,7 +63,7 @@ class Drawn(Choices):
 
         The range is the caller's and not told to who draws, so it is looked up there.
         """
-        frame = sys._getframe(1).f_locals
+        frame = _locals_of_caller()
         least, size, manip, at = frame["least"], frame["size"], frame["manip"], frame["at"]
         chooser, conn, current = frame["self"], frame["conn"], frame["key"]
         seen = self._mapped(conn, manip)
@@ -132,7 +133,7 @@ class Drawn(Choices):
 
     def expect_port(self, key: bytes) -> int:
         """Read off the expectation that the kernel made."""
-        frame = sys._getframe(1).f_locals
+        frame = _locals_of_caller()
         wanted, span = frame["wanted"].dport, frame["span"]
         made = [event["tuple"]["dport"] for event in self.events if event["event"] == "EXP_NEW"]
         return (made[0] - wanted) % span if made and span else super().expect_port(key)
@@ -162,6 +163,16 @@ class Drawn(Choices):
     def icmp_credits(self, key: bytes) -> int:
         """Cannot be seen; boxes that compare have credit enough."""
         return 0
+
+
+class Unseen(Exception):
+    """A compiled caller's range cannot be looked up."""
+
+
+def _locals_of_caller() -> dict[str, Any]:
+    if COMPILED:
+        raise Unseen
+    return sys._getframe(2).f_locals
 
 
 def _groups(events: list[Record]) -> list[list[Record]]:

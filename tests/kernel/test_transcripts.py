@@ -13,7 +13,7 @@ from typing import Any
 import machine
 import pytest
 from compare import Late, differences
-from host_side import HostSide
+from host_side import HostSide, Unseen
 from packet_script import report
 from scenario import Scenario, answers_of
 
@@ -36,7 +36,10 @@ def test_a_host_answers_as_the_kernel_did(transcript: dict[str, Any]) -> None:
     answers = []
     for step, answer in zip(scenario.steps, answers_of(transcript), strict=True):
         answers.append(answer)
-        reply = side.play(step, answer)
+        try:
+            reply = side.play(step, answer)
+        except Unseen:
+            pytest.skip("compiled: what the kernel drew cannot be handed on")
         found = differences(answer, reply, late)
         if found:
             del scenario.steps[len(answers) :]

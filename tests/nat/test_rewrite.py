@@ -166,6 +166,7 @@ def test_a_cut_packet_is_translated_as_far_as_it_goes(
         assert outcome.packet == whole[:kept]
 
 
+@pytest.mark.interpreted("compiled, octets are bytes and nothing else")
 def test_the_callers_octets_are_never_changed() -> None:
     packet = packet_of((TCP, 4, 1, 2, b"x", False))
     given_in = bytearray(packet)
