@@ -1,5 +1,7 @@
-"""Makes what lies beside this file (`packets`, `script`, `draws`, `model`) importable from every folder, and skips the
-tests that are marked `interpreted` on a compiled build."""
+"""Makes what lies beside this file (`packets`, `script`, `draws`, `model`) importable from every folder.
+
+On a compiled build it skips the tests that are marked `interpreted`.
+"""
 
 import sys
 from pathlib import Path
