@@ -1,7 +1,7 @@
 """The compiled build: `CONNTRACK_COMPILE=1 pip install .` puts the hot modules through mypyc; without it, nothing.
 
-Which modules are hot says pyproject.toml (tool.conntrack.hot).  The compiler is mypyc, part of mypy, and the
-machine's C compiler; an installed package needs neither.
+Which modules are hot, and what is needed at run time, says pyproject.toml (tool.conntrack).  The compiler is mypyc,
+part of mypy, and the machine's C compiler; what is installed needs neither, but two small packages of mypyc's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from setuptools import setup
 
 COMPILE = os.environ.get("CONNTRACK_COMPILE", "0") not in ("", "0")
+PROJECT = Path(__file__).with_name("pyproject.toml")
+SETTINGS = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["tool"]["conntrack"]
 ASKING = {"egg_info", "dist_info"} & set(sys.argv)  # a front end wants to know something, and nothing built
 
 
@@ -21,14 +23,14 @@ def extensions() -> list[object]:
     """The hot modules as extension modules."""
     from mypyc.build import mypycify
 
-    settings = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text(encoding="utf-8"))
-    files = [f"conntrack/{name}.py" for name in settings["tool"]["conntrack"]["hot"]]
+    files = [f"conntrack/{name}.py" for name in SETTINGS["hot"]]
     options = ["--config-file=", "--ignore-missing-imports", "--always-true=COMPILED"]  # see wire/fields.py
     made: list[object] = mypycify([*options, *files], opt_level="3", debug_level="0")
     return made
 
 
 setup(
-    setup_requires=["mypy>=1.11"] if COMPILE else [],
+    install_requires=[*SETTINGS["needed"], *(SETTINGS["needed-compiled"] if COMPILE else [])],
+    setup_requires=["mypy>=2.4"] if COMPILE else [],
     ext_modules=extensions() if COMPILE and not ASKING else [],
 )

@@ -58,7 +58,7 @@ def _run(*command: str | Path, cwd: Path | None = None, more: dict[str, str] | N
 
 def _project() -> list[str]:
     with open(ROOT / "pyproject.toml", "rb") as file:
-        return list(tomllib.load(file)["project"]["dependencies"])
+        return list(tomllib.load(file)["tool"]["conntrack"]["needed"])
 
 
 def virtual_environment(work: Path) -> Path:
