@@ -38,7 +38,8 @@ PUBLIC = ("198.51.100.1", "2001:db8:b::1")
 def compiled(root: Path, optimize: int) -> str:
     """Compile in place below `root`; what mypyc said if it failed, else ""."""
     files = [f"conntrack/{name}.py" for name in HOT]
-    command = [sys.executable, "-c", "from mypyc.__main__ import main; main()", "--ignore-missing-imports", *files]
+    options = ["--ignore-missing-imports", "--always-true=COMPILED"]  # see conntrack/wire/fields.py
+    command = [sys.executable, "-c", "from mypyc.__main__ import main; main()", *options, *files]
     environment = os.environ | {"MYPYC_OPT_LEVEL": str(optimize), "MYPYC_DEBUG_LEVEL": "0"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -72,7 +73,7 @@ def replay(root: str) -> None:
         digest.update(engine.stats.text().encode())
         said[side] = digest.hexdigest()
     names = ["conntrack." + name.replace("/", ".").removesuffix(".__init__") for name in HOT]
-    said["files"] = [str(sys.modules[name].__file__) for name in names]
+    said["files"] = [str(getattr(sys.modules.get(name), "__file__", f"{name} was not imported")) for name in names]
     said["cpu"] = spent
     print(json.dumps(said))
 
