@@ -4,19 +4,7 @@
              │             another's: skip                                     │             of all, in order
              └─► worker 1: whose? mine ─► engine 1 ─► written where it stands ─┘
 
-One rule: packets that could ever meet in one engine go to one worker, and what says so is the *remote* address, for
-no translation touches it.  "Ours" are the networks inside and every address that a rule translates from or to; all
-others are remote.  A reply tuple that two connections could both want holds the same remote, so each worker finds
-free ports by itself, and no ports are parted between workers.
-
-    source  destination   dealt by
-    ours    remote        the destination
-    remote  ours          the source
-    remote  remote        both addresses, whichever comes first
-    ours    ours          the same; with NAT, where both may be translated, worker 0 takes them all
-
-The addresses are those of the packet; of an ICMP error those of the packet it quotes, for its connection's worker
-must have it.  A fragment has addresses, and that is all it needs.  What is not IP passes through worker 0.
+One rule: packets that could ever meet in one engine go to one worker; `deal` says whose a packet is.
 
 Every worker walks through all records of the file, for a record's length and its packet's worker are cheap, and
 gives its own to `FastPath.known` as `PcapReader.relay` does.  The output is as long as the input, mapped into all
@@ -43,7 +31,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from ipaddress import ip_address, ip_network, summarize_address_range
 from itertools import chain
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection, wait
@@ -53,16 +40,16 @@ from typing import IO, Final
 
 from ..conn import Conn
 from ..engine import Engine
-from ..nat.rules import Dnat, Masquerade, NatRule, Netmap, Redirect, Snat
+from ..nat.rules import NatRule
 from ..trackers import icmp, icmpv6
 from ..verdict import ICMP, ICMPV6
 from ..wire import link
 from ..wire.fields import changeable, part
-from ..wire.packet import parse
 from .capture import MOST, PIECE, CaptureError, Frame, open_capture
+from .deal import REMEMBERED, Deal
 from .pcap import MAGICS, PcapReader, PcapWriter
 from .replay import Replay, ReplayResult, json_line
-from .vantage import GATEWAY, Networks, Vantage
+from .vantage import GATEWAY, Vantage
 
 MOST_WORKERS: Final = 256
 _HEADER, _RECORD = 24, 16  # octets before the first record, and of a record before its frame
@@ -74,8 +61,6 @@ _TYPE4, _TYPE6 = _RECORD + 14 + 20, _RECORD + 14 + 40  # where in a record an IC
 _UNUSUAL6: Final = frozenset((0, 43, 44, 51, 59, 60))  # extension headers: the protocol stands behind them
 _ERRORS6: Final = frozenset((*range(128), icmpv6.REDIRECT))
 _EDIT: Final = Struct("<QII")  # where, octets to take out, octets to put in, which follow
-_OURS: Final = -1
-_REMEMBERED: Final = 1 << 17  # addresses, and pairs of them, whose worker is not computed again
 _TELL: Final = 1 << 20  # octets between two words of progress
 # What bounds memory: each worker has its share.  (0 stays 0: of connections no limit, of fragments none at all.)
 _SHARED: Final = (
@@ -144,62 +129,6 @@ def replay(
         if listing is not None:
             _join(job, "listing", listing)
     return result
-
-
-class Deal:
-    """Which worker has a packet: the table above."""
-
-    __slots__ = ("_ends", "_nat", "_ours", "_workers")
-
-    def __init__(self, workers: int, inside: Sequence[str], nat: Sequence[NatRule] | None) -> None:
-        self._workers = workers
-        self._nat = nat is not None
-        self._ours = Networks([*inside, *_translated(nat or ())])
-        self._ends: dict[bytes, int] = {}  # address -> its worker, _OURS; the last so many
-
-    def addresses(self, pair: bytes) -> int:
-        """By source and destination address side by side, 8 or 32 octets."""
-        half = len(pair) // 2
-        source, destination = self._end(pair[:half]), self._end(pair[half:])
-        if destination < 0 <= source:
-            return source
-        if source < 0 <= destination:
-            return destination
-        if source < 0 and self._nat:
-            return 0
-        return self._drawn(min(pair, pair[half:] + pair[:half]))
-
-    def _end(self, address: bytes) -> int:
-        """The worker of a remote address, or _OURS."""
-        known = self._ends.get(address)
-        if known is None:
-            if len(self._ends) >= _REMEMBERED:
-                self._ends.clear()
-            known = _OURS if address in self._ours else self._drawn(address)
-            self._ends[address] = known
-        return known
-
-    def _drawn(self, octets: bytes) -> int:
-        """A worker, the same for the same octets always and everywhere."""
-        return int.from_bytes(blake2b(octets, digest_size=8).digest(), "big") % self._workers
-
-    def frame(self, data: bytes, wire_length: int) -> tuple[int, bool]:
-        """(worker, is it IP?) of an Ethernet frame of any kind."""
-        offset, ethertype = link.locate(link.EN10MB, data)
-        if offset < 0 or (ethertype != link.ETHERTYPE_IPV4 and ethertype != link.ETHERTYPE_IPV6):
-            return 0, False
-        packet = parse(data[offset:], wire_length - offset)
-        if not packet.family:
-            return 0, True  # without addresses it is INVALID wherever it is
-        if packet.proto == (ICMP if packet.family == 4 else ICMPV6) and not packet.lacks(8):
-            # a fragment goes where its other fragments go
-            if packet.l4 and not (packet.fragment and _cut(packet.data, packet.family, packet.l4)):
-                quote_offset = icmp.quote_offset if packet.family == 4 else icmpv6.quote_offset
-                at = quote_offset(packet)[0]
-                quote = packet.data[at + 12 : at + 20] if packet.family == 4 else packet.data[at + 8 : at + 40]
-                if at and len(quote) == (8 if packet.family == 4 else 32):
-                    return self.addresses(bytes(quote)), True
-        return self.addresses(packet.addresses()), True
 
 
 # --- the arguments -------------------------------------------------------------------------------------------
@@ -295,43 +224,6 @@ def _check_output(capture: str, name: str) -> None:
         raise ValueError(f"workers: {name}: needs a file that is not packed to write to, or leave workers out")
     if os.path.exists(name) and os.path.samefile(capture, name):
         raise CaptureError(f"{name}: the capture being read cannot be written to")
-
-
-def _translated(nat: Sequence[NatRule]) -> Iterator[str]:
-    """Every address that the rules translate from or to, as networks; ValueError for a rule that does not say."""
-    for rule in nat:
-        of_source = isinstance(rule, Snat | Masquerade) or (isinstance(rule, Netmap) and rule.source is not None)
-        if isinstance(rule, Redirect) and rule.address is None:
-            continue  # the address stays
-        matched = rule.source if of_source else rule.destination
-        texts = [matched] if isinstance(matched, str) else list(matched or ())
-        if not texts or texts[0].startswith("!"):
-            side = "source" if of_source else "destination"
-            raise ValueError(
-                f"workers: {rule}: names no {side}; it could translate any address, and none would tell the worker"
-            )
-        yield from texts
-        yield from _targets(rule)
-
-
-def _targets(rule: NatRule) -> Iterator[str]:
-    """What a rule translates to, as networks."""
-    match rule:
-        case Snat() | Dnat():
-            first, _, last = rule.to.partition("-")
-            ends = ip_address(first.strip()), ip_address((last or first).strip())
-            yield from map(str, summarize_address_range(*ends))
-        case Masquerade():
-            yield from [rule.to] if isinstance(rule.to, str) else rule.to
-        case Redirect():
-            yield rule.address or ""
-        case Netmap():
-            yield str(ip_network(rule.to, strict=False))
-
-
-def _cut(data: bytes | bytearray, family: int, l4: int) -> bool:
-    """Is the fragment at hand less than the whole packet?  (IPv6 has fragments that are all of it: RFC 6946.)"""
-    return family == 4 or bool(data[l4 - 5] & 1)
 
 
 # --- the parent ----------------------------------------------------------------------------------------------
@@ -626,7 +518,7 @@ def _walk(
                     whose, is_ip = deal.frame(buffer[position + _RECORD : stop], length)
                     own = whose == number
                 if own is None:
-                    if len(mine) >= _REMEMBERED:
+                    if len(mine) >= REMEMBERED:
                         mine.clear()
                     own = mine[pair] = deal.addresses(pair) == number
                 time = seconds * 1_000_000_000 + fraction * scale

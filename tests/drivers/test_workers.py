@@ -31,8 +31,8 @@ from conntrack.choices import Choices
 from conntrack.cli.app import run
 from conntrack.drivers import workers
 from conntrack.drivers.capture import CaptureError, create_capture, open_capture
+from conntrack.drivers.deal import Deal
 from conntrack.drivers.replay import Replay, ReplayResult, Tally
-from conntrack.drivers.workers import Deal
 from conntrack.expect import Policy
 from conntrack.helpers import Answer, Expect, Helper, View
 from conntrack.helpers.registry import HELPERS
