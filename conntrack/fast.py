@@ -278,20 +278,20 @@ class FastPath:
                 end = (seq + size - header) & MASK
                 if (
                     old == ES
-                    and kind == C_ACK
+                    and kind == C_ACK  # established, and stays so
                     and seq == s_end  # not before the window
-                    and status in _STEADY
-                    and (s_maxend - end) & MASK < _ROOM  # nor behind it, and the receiver's window need not grow
+                    and status in _STEADY  # settled, and nothing to add to it
+                    and (s_maxend - end) & MASK < _ROOM  # not behind the window, and the receiver's need not grow
                     and (r_end - ack) & MASK <= MAX_ACK_DELAY  # what it acknowledges was sent, and not long ago
-                    and window
+                    and window  # a closed window has a timeout of its own
+                    and (header == 20 or (header == 32 and data[l4 + 20 : l4 + 24] == _ONLY_TIMESTAMP))  # no SACK
+                    and s_maxwin  # the sender was seen before
+                    and not (s_maxwin | r_maxwin) & _WIDE  # no test of the window wraps
                     and (
-                        header == 20 or (header == 32 and data[l4 + 20 : l4 + 24] == _ONLY_TIMESTAMP)
-                    )  # so no SACK
-                    and s_maxwin
-                    and not (s_maxwin | r_maxwin) & _WIDE
-                    and (last_seq != seq or last_end != end or last_ack != ack or last_win != window)
+                        last_seq != seq or last_end != end or last_ack != ack or last_win != window
+                    )  # no repetition
                     and s_flags & MAXACK_SET
-                    and conn.extra is NO_EXTRA
+                    and conn.extra is NO_EXTRA  # the sysctls' timeouts; leaves wherever it likes
                     and self._max_retrans
                 ):
                     offered = window << s_scale

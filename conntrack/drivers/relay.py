@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _SECOND: Final = 1_000_000_000  # nanoseconds
 _RECORD: Final = 16
 _ETHERNET: Final = 14
-_IPV4: Final = (0x0800, 0x0008)  # Ethertypes, read in network order and in the other
-_IPV6: Final = (0x86DD, 0xDD86)
+# The Ethertypes of IPv4 and IPv6, as they look when read big-endian and little-endian.
+ETHERTYPES: Final = ((0x0800, 0x86DD), (0x0008, 0xDD86))
 
 
 def run(fast: FastPath, buffer: bytes, position: i64, little: bool, scale: i64, out: Octets) -> tuple[i64, i64]:
@@ -28,17 +28,17 @@ def run(fast: FastPath, buffer: bytes, position: i64, little: bool, scale: i64, 
     scale      nanoseconds in a unit of their fraction of a second
     out        the same octets, changed where packets are translated
     """
-    ip4, ip6 = _IPV4[little], _IPV6[little]
-    end = len(buffer) - _RECORD - _ETHERNET
+    ip4, ip6 = ETHERTYPES[little]
+    end = len(buffer)
     taken = 0
-    while position <= end:
+    while position + _RECORD + _ETHERNET <= end:
         if little:
             seconds, fraction, captured, kind = record_le(buffer, position)
         else:
             seconds, fraction, captured, kind = record_be(buffer, position)
         at = position + _RECORD
         stop = at + captured
-        if captured < _ETHERNET or stop > end + _RECORD + _ETHERNET or (kind != ip4 and kind != ip6):
+        if captured < _ETHERNET or stop > end or (kind != ip4 and kind != ip6):
             break
         if fast.known(buffer, at + _ETHERNET, stop, seconds * _SECOND + fraction * scale, out) is None:
             break

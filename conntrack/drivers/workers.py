@@ -48,6 +48,7 @@ from ..wire.fields import changeable, part
 from .capture import MOST, PIECE, CaptureError, Frame, open_capture
 from .deal import REMEMBERED, Deal
 from .pcap import MAGICS, PcapReader, PcapWriter
+from .relay import ETHERTYPES
 from .replay import Replay, ReplayResult, json_line
 from .vantage import GATEWAY, Vantage
 
@@ -470,7 +471,7 @@ def _walk(
     path, what was passed)."""
     deal = Deal(job.workers, job.inside, job.nat)
     unpack = Struct(reader.order + _LOOK).unpack_from
-    ip4, ip6 = (0x0008, 0xDD86) if reader.order == "<" else (link.ETHERTYPE_IPV4, link.ETHERTYPE_IPV6)
+    ip4, ip6 = ETHERTYPES[reader.order == "<"]
     units = reader.interfaces[0].resolution
     scale = 1_000_000_000 // units
     known = engine.fast_path.known

@@ -213,6 +213,29 @@ def put_head6(
 # --- what is remembered ----------------------------------------------------------------------------------
 
 
+def _begun(
+    deadline: i64,
+    packets: i64,
+    sent: i64,
+    answers: i64,
+    received: i64,
+    place: bytes,
+    ip_change: i64,
+    l4_change: i64,
+) -> BytesWriter:
+    """A record as all begin: clock, place, changes."""
+    out = BytesWriter()
+    write_i64_le(out, deadline)
+    write_i64_le(out, packets)
+    write_i64_le(out, sent)
+    write_i64_le(out, answers)
+    write_i64_le(out, received)
+    out.write(place)
+    _add16(out, ip_change)
+    _add16(out, l4_change)
+    return out
+
+
 Tcp = tuple[
     i64, i64, i64, i64, i64, bytes, i64, i64,
     i64, i64, i64, i64, i64, i64,
@@ -289,15 +312,7 @@ def pack_tcp(
     retrans: i64,
 ) -> bytes:
     """Of TCP."""
-    out = BytesWriter()
-    write_i64_le(out, deadline)
-    write_i64_le(out, packets)
-    write_i64_le(out, sent)
-    write_i64_le(out, answers)
-    write_i64_le(out, received)
-    out.write(place)
-    _add16(out, ip_change)
-    _add16(out, l4_change)
+    out = _begun(deadline, packets, sent, answers, received, place, ip_change, l4_change)
     _add32(out, end)
     _add32(out, maxend)
     _add32(out, maxwin)
@@ -355,15 +370,7 @@ def pack_udp(
     stream_from: i64,
 ) -> bytes:
     """Of UDP."""
-    out = BytesWriter()
-    write_i64_le(out, deadline)
-    write_i64_le(out, packets)
-    write_i64_le(out, sent)
-    write_i64_le(out, answers)
-    write_i64_le(out, received)
-    out.write(place)
-    _add16(out, ip_change)
-    _add16(out, l4_change)
+    out = _begun(deadline, packets, sent, answers, received, place, ip_change, l4_change)
     write_i64_le(out, stream_from)
     return out.getvalue()
 
@@ -398,13 +405,5 @@ def pack_icmp(
     l4_change: i64,
 ) -> bytes:
     """Of ICMP."""
-    out = BytesWriter()
-    write_i64_le(out, deadline)
-    write_i64_le(out, packets)
-    write_i64_le(out, sent)
-    write_i64_le(out, answers)
-    write_i64_le(out, received)
-    out.write(place)
-    _add16(out, ip_change)
-    _add16(out, l4_change)
+    out = _begun(deadline, packets, sent, answers, received, place, ip_change, l4_change)
     return out.getvalue()
