@@ -205,7 +205,7 @@ class Engine:
         known = fast.known(packet, 0, len(packet), time, None, out_iface)
         if known is not None:
             out, length = fast.out, fast.length  # without link padding
-            whole = packet[:length] if out is None else bytes(part(out, 0, length))
+            whole = bytes(packet[:length] if out is None else part(out, 0, length))
             return Outcome(
                 None, (whole,), verdict.ACCEPT, known, fast.ctinfo, time, iface, NO_TRACES, packet, out is not None
             )

@@ -331,6 +331,15 @@ def test_a_rule_spares_destinations_on_the_fast_path_too() -> None:
     assert compare([(10**18, packet, len(packet)) for packet in packets], nat=OUTBOUND) == len(ways) - 1
 
 
+@pytest.mark.interpreted("compiled, octets are bytes and nothing else")
+def test_what_leaves_is_bytes_whatever_came_in() -> None:
+    engine = Engine(seed=1)
+    packet = ip("10.0.0.2", "192.0.2.1", UDP, udp(1, 2, bytes(20)))
+    for number in range(3):
+        assert type(engine.process(bytearray(packet), number).packet) is bytes
+    assert engine.stats.fast == 2
+
+
 def test_the_first_connection_of_all_may_begin_on_the_fast_path() -> None:
     """The packet before it was INVALID, and so no mapping has been remembered yet."""
     broken = ip("10.0.0.2", "192.0.2.1", UDP, udp(1, 2, bytes(20))[:-4])
