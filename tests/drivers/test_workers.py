@@ -215,6 +215,7 @@ WORLDS: dict[str, list[NatRule] | None] = {
 }
 
 
+@pytest.mark.interpreted("it replaces methods of classes that are compiled")
 @FORKS
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", WORLDS)
